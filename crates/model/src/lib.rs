@@ -1,0 +1,46 @@
+//! The words of the tunnel, as types.
+//!
+//! Everything here is plain data and pure functions: no runtime, no socket, no clock. Whatever comes from outside is
+//! parsed once into one of these types, and a value that exists is valid: a [`NodeName`] is a DNS label, an
+//! [`AllowList`] has been read, a [`Destination`] names a node and something on it.
+//!
+//! | word | type |
+//! |---|---|
+//! | node, an enrolled edge | [`NodeId`], [`NodeName`], [`NodeRecord`] |
+//! | what a stream asks for at its far end | [`Target`] |
+//! | a target with a name | [`Service`] |
+//! | a host name and port as a caller wrote it | [`Destination`] |
+//! | what an edge lets in | [`AllowList`] |
+//! | who asks | [`Principal`] |
+//! | who may reach what | [`Policy`] |
+//! | the gateway's list of nodes, with a revision | [`Directory`] |
+//! | why something was refused | [`Reason`], [`Refusal`] |
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod address;
+mod allow;
+mod class;
+mod destination;
+mod directory;
+mod id;
+mod label;
+mod name;
+mod policy;
+mod principal;
+mod reason;
+mod service;
+mod target;
+
+pub use address::{GatewayAddr, HostPort, ParseAddressError};
+pub use allow::{AllowList, AllowRule, ParseAllowError};
+pub use class::Class;
+pub use destination::{Destination, ParseDestinationError};
+pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};
+pub use id::{ClusterId, NodeId, ParseIdError, SessionId, TokenId, TraceId};
+pub use label::{Labels, ParseLabelError};
+pub use name::{GroupName, NodeName, ParseNameError, ServiceName, UserName, Zone};
+pub use policy::{Decision, Policy};
+pub use principal::{ADMINS, Principal};
+pub use reason::{Fault, Reason, Refusal};
+pub use service::{DEFAULT_SERVICES, Service};
+pub use target::Target;
