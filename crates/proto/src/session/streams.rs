@@ -220,7 +220,7 @@ impl Session {
 
     /// Remembers what was said of a stream of the peer's that is still on its way; of any other it is stale news.
     fn note_early(&mut self, id: StreamId, early: Early) {
-        if id.opener() == self.side || false {
+        if id.opener() == self.side || self.seen.contains(id) {
             return;
         }
         if self.early.len() == MAX_EARLY {

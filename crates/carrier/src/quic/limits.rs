@@ -1,0 +1,74 @@
+//! What a connection may take.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// Limits of one connection. quinn's own defaults would let one hostile peer pin 250 MB.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many streams the peer may have open.
+    pub max_streams: u32,
+    /// How much data of one stream may wait here for its reader, in bytes.
+    pub stream_window: u32,
+    /// How much data of all streams may wait here for their readers, in bytes.
+    pub connection_window: u32,
+    /// How much data may wait here for the peer to acknowledge it, in bytes.
+    pub send_window: u32,
+    /// How long the peer may be silent.
+    pub idle_timeout: Duration,
+}
+
+impl Limits {
+    /// For a gateway, where each peer is one of many and any of them may be hostile: less than 1 MiB waits for readers.
+    pub fn gateway() -> Self {
+        Self {
+            max_streams: 256,
+            stream_window: 384 * 1024,
+            connection_window: 768 * 1024,
+            send_window: 2 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// For an edge, which has one peer.
+    pub fn edge() -> Self {
+        Self {
+            max_streams: 1024,
+            stream_window: 1024 * 1024,
+            connection_window: 2 * 1024 * 1024,
+            send_window: 2 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    pub(super) fn transport(&self) -> Arc<TransportConfig> {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(MTU_CEILING);
+        let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
+        let mut config = TransportConfig::default();
+        config
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(self.stream_window.into())
+            .receive_window(self.connection_window.into())
+            .send_window(self.send_window.into())
+            .max_idle_timeout(Some(idle))
+            // The session pings, so that the interval can be learned per network.
+            .keep_alive_interval(None)
+            .min_mtu(MTU_FLOOR)
+            .initial_mtu(MTU_FLOOR)
+            .mtu_discovery_config(Some(mtu))
+            .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+            .datagram_send_buffer_size(DATAGRAM_BUFFER)
+            .allow_spin(false);
+        Arc::new(config)
+    }
+}
+
+/// Every IPv6 link carries this (RFC 9000 section 14); nothing a path says makes packets smaller.
+const MTU_FLOOR: u16 = 1200;
+/// GSO sends ten segments at once and a UDP datagram holds 65,535 bytes; above this, batches fail without a word.
+const MTU_CEILING: u16 = 6500;
+/// Datagrams of a connection that wait, each way, in bytes.
+const DATAGRAM_BUFFER: usize = 64 * 1024;

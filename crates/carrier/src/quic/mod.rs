@@ -1,0 +1,15 @@
+//! QUIC connections, with limits fit for peers that are not to be trusted with memory.
+
+mod client;
+mod close;
+mod limits;
+mod peer;
+mod server;
+mod socket;
+
+pub use client::{DialError, Dialer, resolve};
+pub use close::{close, refusal_of};
+pub(crate) use close::{code, reason};
+pub use limits::Limits;
+pub use peer::{channel_binding, peer_chain};
+pub use server::{Accepted, Purpose, Server};
