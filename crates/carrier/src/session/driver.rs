@@ -99,7 +99,7 @@ impl Driver {
         loop {
             let step = self.next_step(false).await;
             let outcome = self.handle(step);
-            while let Some(event) = self.shared.with(|state| state.session.poll_event()) {
+            while let Some(event) = self.shared.with_quietly(|state| state.session.poll_event()) {
                 match event {
                     Event::Ready(negotiated) => return Ok((self, negotiated)),
                     Event::Failed(refusal) => return Err(self.end(refusal).into()),

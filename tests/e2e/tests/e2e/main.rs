@@ -1,5 +1,13 @@
 //! Real clients across real NATs.
+//!
+//! Where `TUNNEL_E2E_LOGS` names a directory, the logs of all programs stay there, by test.
 #![allow(clippy::unwrap_used)]
 
+/// Unmodified clients, through a gateway, to an edge behind a NAT.
+mod clients;
 /// The lab itself: its NATs are NATs, its links are links, and nothing leaks in or between labs.
 mod lab;
+
+// Helpers.
+mod stream;
+mod world;

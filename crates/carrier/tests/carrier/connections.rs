@@ -1,0 +1,314 @@
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
+use tunnel_carrier::{
+    Tunnel,
+    quic::{DialError, Dialer, Limits, Purpose, close},
+};
+use tunnel_identity::tls::{self, ALPN_TUNNEL, Alpn};
+use tunnel_linkem::{LinkPair, relay::UdpRelay};
+use tunnel_model::{GatewayAddr, Reason, Refusal};
+use tunnel_proto::{Config, Side};
+
+use crate::cluster::{Cluster, Pair, floor, greet, hash, hello, noise, soon};
+
+#[tokio::test]
+async fn a_dead_address_does_not_keep_the_edge_from_a_live_one() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    // It takes packets and answers none.
+    let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gateways = [dead.local_addr().unwrap(), server.local_addr().unwrap()].map(gateway);
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let dialled = dialer.dial(&gateways, cluster.client_tls(Alpn::Tunnel));
+    let (dialled, accepted) = soon("a connection", async { tokio::join!(dialled, server.accept()) }).await;
+    let reached = dialled.unwrap().remote_address();
+    assert_eq!(reached.port(), server.local_addr().unwrap().port());
+    assert_eq!(accepted.unwrap().purpose, Purpose::Tunnel);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_told_from_a_gateway_that_does_not_answer() {
+    let cluster = Cluster::new();
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let gateways = ["no-such-host.invalid:7443".parse().unwrap()];
+    let error = dialer
+        .dial(&gateways, cluster.client_tls(Alpn::Tunnel))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DialError::Resolve(_)), "{error}");
+}
+
+#[tokio::test]
+async fn every_connection_leaves_from_the_same_port() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let mut ports = Vec::new();
+    for _ in 0..2 {
+        let (dialled, accepted) = dial(&dialer, server.local_addr().unwrap(), &mut server, &cluster).await;
+        ports.push(accepted.connection.remote_address().port());
+        close(&dialled.unwrap(), &Refusal::new(Reason::Cancelled, "again"));
+    }
+    assert_eq!(ports, [dialer.local_addr().unwrap().port(); 2]);
+}
+
+/// T6: wrong CA, and not a byte of a token is on the wire, for the handshake fails.
+#[tokio::test]
+async fn t6_a_gateway_of_another_cluster_is_refused_in_the_handshake() {
+    let (ours, other) = (Cluster::new(), Cluster::new());
+    let server = other.serve(&Limits::gateway());
+    let addresses = [server.local_addr().unwrap()];
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let pinned = tls::client_config_enrol(ours.root.pin(), &floor()).unwrap();
+    for tls in [pinned, ours.client_tls(Alpn::Tunnel)] {
+        let error = dialer.dial_addresses(&addresses, tls).await.unwrap_err();
+        assert_eq!(error.to_refusal().reason, Reason::Unauthenticated, "{error}");
+    }
+}
+
+/// B10: a node of another cluster learns that it is its certificate.
+#[tokio::test]
+async fn b10_a_node_of_another_cluster_is_refused() {
+    let (ours, other) = (Cluster::new(), Cluster::new());
+    let server = ours.serve(&Limits::gateway());
+    let tls = tls::client_config_node(&ours.root, &other.node(), &floor(), Alpn::Tunnel).unwrap();
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let refusal = match dialer.dial_addresses(&[server.local_addr().unwrap()], tls).await {
+        // In TLS 1.3 the client is done before its certificate is judged.
+        Ok(connection) => tunnel_carrier::quic::refusal_of(&soon("the alert", connection.closed()).await),
+        Err(error) => error.to_refusal(),
+    };
+    assert_eq!(refusal.reason, Reason::Unauthenticated, "{refusal}");
+}
+
+#[tokio::test]
+async fn another_protocol_is_told_as_such() {
+    let cluster = Cluster::new();
+    let server = cluster.serve(&Limits::gateway());
+    let mut tls = cluster.client_tls(Alpn::Tunnel);
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let error = dialer
+        .dial_addresses(&[server.local_addr().unwrap()], tls)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_refusal().reason, Reason::UnsupportedVersion, "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_seen_as_nobody() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let addresses = [server.local_addr().unwrap()];
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let mut tls: ClientConfig = tls::client_config_enrol(cluster.root.pin(), &floor()).unwrap();
+    tls.alpn_protocols = vec![ALPN_TUNNEL.to_vec()];
+    let (_dialled, accepted) = tokio::join!(dialer.dial_addresses(&addresses, tls), server.accept());
+    let accepted = accepted.unwrap();
+    assert_eq!((accepted.purpose, accepted.chain.len()), (Purpose::Tunnel, 0));
+}
+
+/// B8: those who hold the door do not keep others out.
+#[tokio::test]
+async fn b8_handshakes_that_stand_still_hold_up_nobody() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let address = server.local_addr().unwrap();
+    // The server's answers are lost, so that its side of each handshake stays open.
+    let mut deaf = LinkPair::default();
+    deaf.down.up = false;
+    let relay = UdpRelay::start(address, deaf, 1).await.unwrap();
+    let mut stuck = JoinSet::new();
+    for _ in 0..50 {
+        let (tls, through) = (cluster.client_tls(Alpn::Tunnel), relay.local_addr());
+        stuck.spawn(async move {
+            let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+            dialer.dial_addresses(&[through], tls).await
+        });
+    }
+    let held = async {
+        while relay.stats().up.delivered_packets < 50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("50 first packets", held).await;
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let start = Instant::now();
+    let (dialled, _) = dial(&dialer, address, &mut server, &cluster).await;
+    dialled.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// B5, at a size that a test run can bear: noise is dropped, answered with at most three times its size, and forgotten.
+#[tokio::test]
+async fn b5_datagrams_of_noise_are_dropped() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let address = server.local_addr().unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let noise = noise(1 << 20);
+    let (mut sent, mut answered) = (0, 0);
+    let mut answer = [0; 2048];
+    for i in 0..20_000_usize {
+        let start = i * 37 % (noise.len() - 1500);
+        sent += socket
+            .send_to(&noise[start..start + 20 + i % 1400], address)
+            .await
+            .unwrap();
+        while let Ok(n) = socket.try_recv(&mut answer) {
+            answered += n;
+        }
+    }
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let (dialled, _) = dial(&dialer, address, &mut server, &cluster).await;
+    dialled.unwrap();
+    // What the server had to say to the noise it has said by now.
+    while let Ok(n) = socket.try_recv(&mut answer) {
+        answered += n;
+    }
+    assert!(answered <= 3 * sent, "{answered} for {sent}");
+}
+
+/// N5: the edge takes a new socket under a stream that runs.
+#[tokio::test]
+async fn n5_a_new_socket_under_a_running_stream_loses_nothing() {
+    let mut pair = Pair::new().await;
+    let (near, far) = pair.stream().await;
+    let dialer = pair.dialer.clone();
+    let moving = || dialer.rebind().unwrap();
+    transfer(near, far, moving).await;
+    drop(pair.server);
+}
+
+/// N5: a NAT forgets the flow and gives it another address, again and again.
+#[tokio::test]
+async fn n5_a_nat_that_rebinds_under_a_running_stream_loses_nothing() {
+    let relay = std::cell::OnceCell::new();
+    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
+        let started = UdpRelay::start(server, LinkPair::default(), 5).await.unwrap();
+        let address = started.local_addr();
+        relay.set(started).unwrap();
+        address
+    })
+    .await;
+    let before = pair.gateway.tunnel.status().remote;
+    let (near, far) = pair.stream().await;
+    transfer(near, far, || relay.get().unwrap().rebind()).await;
+    assert_ne!(pair.gateway.tunnel.status().remote, before);
+}
+
+/// N2: a peer that vanished is found, and its streams break.
+#[tokio::test]
+async fn n2_a_peer_that_vanished_is_found_within_the_idle_time() {
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(500),
+        ..Limits::gateway()
+    };
+    let relay = std::cell::OnceCell::new();
+    let mut pair = Pair::through(&Limits::edge(), &limits, async |server| {
+        let started = UdpRelay::start(server, LinkPair::default(), 2).await.unwrap();
+        let address = started.local_addr();
+        relay.set(started).unwrap();
+        address
+    })
+    .await;
+    let (mut near, _far) = pair.stream().await;
+    let relay: &UdpRelay = relay.get().unwrap();
+    relay.set_link(relay.link().with_up(false));
+    soon("a break", near.read_to_end(&mut Vec::new())).await.unwrap_err();
+    let why = soon("the verdict", pair.gateway.driver).await.unwrap();
+    assert_eq!(why.reason, Reason::IdleTimeout);
+}
+
+/// B4
+#[tokio::test]
+async fn b4_an_edge_of_another_version_learns_that_it_is() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let (dialled, accepted) = dial(&dialer, server.local_addr().unwrap(), &mut server, &cluster).await;
+    let mut newer = hello();
+    (newer.min_version, newer.max_version) = (8, 9);
+    let (edge, gateway) = tokio::join!(
+        Tunnel::establish(dialled.unwrap(), Side::Edge, Config::default(), newer),
+        Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello())
+    );
+    for end in [edge, gateway] {
+        assert_eq!(end.unwrap_err().refusal.reason, Reason::UnsupportedVersion);
+    }
+}
+
+#[tokio::test]
+async fn the_reason_for_closing_a_session_reaches_the_peer() {
+    let pair = Pair::new().await;
+    let revoked = Refusal::new(Reason::Revoked, "edge1 was revoked");
+    pair.gateway.tunnel.close(&revoked);
+    assert_eq!(soon("the end", pair.edge.driver).await.unwrap(), revoked);
+    assert_eq!(pair.edge.tunnel.ping().await.unwrap_err(), revoked);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_accepting_keeps_what_it_has() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let address = server.local_addr().unwrap();
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let (dialled, accepted) = dial(&dialer, address, &mut server, &cluster).await;
+    let (edge, _gateway) = greet(dialled.unwrap(), accepted).await;
+    server.stop_accepting();
+    let addresses = [address];
+    let refused = dialer.dial_addresses(&addresses, cluster.client_tls(Alpn::Tunnel));
+    soon("a refusal", refused).await.unwrap_err();
+    soon("a pong", edge.tunnel.ping()).await.unwrap();
+}
+
+async fn dial(
+    dialer: &Dialer,
+    address: SocketAddr,
+    server: &mut tunnel_carrier::quic::Server,
+    cluster: &Cluster,
+) -> (Result<quinn::Connection, DialError>, tunnel_carrier::quic::Accepted) {
+    let addresses = [address];
+    let dialled = dialer.dial_addresses(&addresses, cluster.client_tls(Alpn::Tunnel));
+    let (dialled, accepted) = soon("a connection", async { tokio::join!(dialled, server.accept()) }).await;
+    (dialled, accepted.unwrap())
+}
+
+/// Sends a few MiB and disturbs the path five times on the way.
+async fn transfer(near: tunnel_carrier::Stream, far: tunnel_carrier::Stream, disturb: impl Fn()) {
+    const PART: usize = 512 * 1024;
+    let data = noise(5 * PART);
+    let (mut near, mut far) = (near, far);
+    let (sent, got) = soon("the transfer", async {
+        tokio::join!(
+            async {
+                near.write_all(&data).await.unwrap();
+                near.shutdown().await.unwrap();
+                hash(&data)
+            },
+            async {
+                let mut got = vec![0; 5 * PART];
+                for part in got.chunks_mut(PART) {
+                    far.read_exact(part).await.unwrap();
+                    disturb();
+                }
+                far.read_to_end(&mut got).await.unwrap();
+                hash(&got)
+            }
+        )
+    })
+    .await;
+    assert_eq!(sent, got);
+}
+
+fn gateway(address: SocketAddr) -> GatewayAddr {
+    address.to_string().parse().unwrap()
+}

@@ -1,0 +1,13 @@
+//! Sessions over real QUIC on loopback, with a real cluster's certificates.
+#![allow(clippy::unwrap_used)]
+
+/// A cluster, and both ends of a session.
+mod cluster;
+/// Dialling, handshakes, migration, and peers that mean harm.
+mod connections;
+/// One question and one answer.
+mod exchange;
+/// Streams joined with sockets.
+mod relay;
+/// Streams: opened, refused, ended, broken, bounded.
+mod streams;

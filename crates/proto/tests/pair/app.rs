@@ -1,0 +1,331 @@
+//! What runs on a stream at one end, acting from a script and using the session as a driver does.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tunnel_model::{Class, Reason, Refusal, Target, TraceId};
+use tunnel_proto::{Fate, Incoming, Open, OpenReply, Prelude, RecvHalf, SendHalf, Session, Side, StreamId, Violation};
+
+use crate::network::{Channel, Network, Piece, other};
+
+/// One act of a script.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// The acceptor's good answer.
+    Accept,
+    /// The acceptor's bad answer.
+    Refuse(Reason),
+    /// So many bytes.
+    Write(usize),
+    /// Let time pass.
+    Pause(Duration),
+    /// Wait until the peer's direction has ended.
+    AwaitEnd,
+    /// End our direction.
+    Finish,
+    /// Make both directions void.
+    Reset(Reason),
+    /// Leave our direction: the carrier stream is finished by whoever cleans up, and nothing is said on the control
+    /// stream.
+    Vanish,
+}
+
+/// A stream of a scenario: who opens it and when, and what both ends do.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) opener: Side,
+    pub(crate) at: Duration,
+    pub(crate) target: Target,
+    pub(crate) ask: Vec<Step>,
+    pub(crate) answer: Vec<Step>,
+}
+
+impl Plan {
+    pub(crate) fn open(&self) -> Open {
+        Open {
+            target: self.target.clone(),
+            class: Class::Api,
+            trace: TraceId::from_bytes([7; 16]),
+            principal: "alice".to_owned(),
+        }
+    }
+}
+
+/// How a direction ended.
+pub(crate) type Ending = Result<(), Refusal>;
+
+pub(crate) struct App {
+    side: Side,
+    /// The plan's index, which is also the carrier stream's number.
+    plan: usize,
+    script: VecDeque<Step>,
+    /// The next step is due then.
+    wake: Option<Instant>,
+    prelude: Option<Prelude>,
+    id: Option<StreamId>,
+    sending: Option<SendHalf>,
+    receiving: Option<RecvHalf>,
+    pub(crate) sent: usize,
+    pub(crate) received: usize,
+    /// What the opener was told.
+    pub(crate) reply: Option<OpenReply>,
+    pub(crate) send_ending: Option<Ending>,
+    pub(crate) receive_ending: Option<Ending>,
+}
+
+/// What an app acts upon, beside itself.
+pub(crate) struct World<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) network: &'a mut Network,
+    pub(crate) now: Instant,
+}
+
+impl App {
+    /// The end that opened the stream. The header is on its way, data may follow it at once.
+    pub(crate) fn opener(side: Side, plan: usize, script: &[Step], id: StreamId, now: Instant) -> Self {
+        let mut app = Self::acceptor(side, plan);
+        app.begin(script, id, now);
+        app
+    }
+
+    /// The end that sees a new carrier stream.
+    pub(crate) fn acceptor(side: Side, plan: usize) -> Self {
+        Self {
+            side,
+            plan,
+            script: VecDeque::new(),
+            wake: None,
+            prelude: Some(Prelude::default()),
+            id: None,
+            sending: None,
+            receiving: None,
+            sent: 0,
+            received: 0,
+            reply: None,
+            send_ending: None,
+            receive_ending: None,
+        }
+    }
+
+    fn begin(&mut self, script: &[Step], id: StreamId, now: Instant) {
+        let (sending, receiving) = Session::halves(id);
+        self.id = Some(id);
+        self.sending = Some(sending);
+        self.receiving = Some(receiving);
+        self.script = script.iter().cloned().collect();
+        self.wake = Some(now);
+    }
+
+    pub(crate) fn id(&self) -> Option<StreamId> {
+        self.id
+    }
+
+    pub(crate) fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    pub(crate) fn is_decided(&self) -> bool {
+        self.send_ending.is_some() && self.receive_ending.is_some()
+    }
+
+    /// Takes what the carrier stream brought. `answer` is what to do if this is a stream that the peer opened.
+    pub(crate) fn hear(&mut self, piece: Piece, answer: &[Step], world: &mut World) -> Result<(), Violation> {
+        if self.receive_ending.is_some() {
+            return Ok(());
+        }
+        match piece {
+            Piece::Bytes(bytes) => match self.prelude.take() {
+                None => self.take_data(&bytes),
+                Some(mut prelude) => {
+                    prelude.push(&bytes);
+                    match prelude.split().map_err(|e| violation(e.to_string()))? {
+                        Err(again) => self.prelude = Some(again),
+                        Ok((frame, rest)) => {
+                            if self.id.is_some() {
+                                self.take_reply(&frame, world)?;
+                            } else {
+                                self.take_open(&frame, answer, world)?;
+                            }
+                            if self.receive_ending.is_none() {
+                                self.take_data(&rest);
+                            }
+                        }
+                    }
+                }
+            },
+            Piece::Fin => match &self.receiving {
+                Some(receiving) if self.prelude.is_none() => match receiving.carrier_ended(world.session, world.now) {
+                    Fate::Pending => {}
+                    Fate::Finished => self.received_all(Ok(()), world),
+                    Fate::Broken(refusal) => self.received_all(Err(refusal), world),
+                },
+                // The peer died in the middle of its first frame.
+                _ => self.give_up(&cut(Reason::CarrierLost), world),
+            },
+            Piece::Reset(reason) => self.give_up(&cut(reason), world),
+        }
+        Ok(())
+    }
+
+    fn take_open(&mut self, frame: &[u8], answer: &[Step], world: &mut World) -> Result<(), Violation> {
+        match world.session.handle_open(frame)? {
+            Incoming::Stream { id, .. } => self.begin(answer, id, world.now),
+            Incoming::Refused(bytes) => {
+                world.network.send(self.side, self.channel(), &bytes, world.now);
+                world.network.finish(self.side, self.channel(), world.now);
+                self.void(&cut(Reason::Cancelled));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_reply(&mut self, frame: &[u8], world: &mut World) -> Result<(), Violation> {
+        let Some(id) = self.id else { return Ok(()) };
+        let reply = world.session.handle_reply(id, frame)?;
+        if let Err(refusal) = &reply {
+            world
+                .network
+                .reset(self.side, self.channel(), refusal.reason, world.now);
+            self.void(refusal);
+        }
+        self.reply = Some(reply);
+        Ok(())
+    }
+
+    fn take_data(&mut self, bytes: &[u8]) {
+        for (i, &byte) in bytes.iter().enumerate() {
+            let at = self.received + i;
+            assert_eq!(byte, pattern(other(self.side), self.plan, at), "byte {at} is another");
+        }
+        self.received += bytes.len();
+        if let Some(receiving) = &mut self.receiving {
+            receiving.record(bytes.len());
+        }
+    }
+
+    /// The session said how the direction that we read ended.
+    pub(crate) fn received_all(&mut self, end: Ending, world: &mut World) {
+        match end {
+            Err(refusal) => self.give_up(&refusal, world),
+            Ok(()) => {
+                assert!(self.prelude.is_none(), "a clean end before the first frame was whole");
+                self.receive_ending = Some(Ok(()));
+                self.receiving = None;
+                if matches!(self.script.front(), Some(Step::AwaitEnd)) {
+                    self.wake = Some(world.now);
+                }
+            }
+        }
+    }
+
+    /// Makes both directions void, as far as they have not ended.
+    pub(crate) fn give_up(&mut self, refusal: &Refusal, world: &mut World) {
+        if let Some(id) = self.id {
+            world.session.reset(id, refusal);
+        }
+        if !self.is_decided() {
+            world
+                .network
+                .reset(self.side, self.channel(), refusal.reason, world.now);
+        }
+        self.void(refusal);
+    }
+
+    /// The carrier is gone: a stream that the session does not know yet goes with it.
+    pub(crate) fn carrier_lost(&mut self, refusal: &Refusal) {
+        if self.id.is_none() {
+            self.void(refusal);
+        }
+    }
+
+    fn void(&mut self, refusal: &Refusal) {
+        self.send_ending.get_or_insert_with(|| Err(refusal.clone()));
+        self.receive_ending.get_or_insert_with(|| Err(refusal.clone()));
+        self.sending = None;
+        self.receiving = None;
+        self.script.clear();
+        self.wake = None;
+    }
+
+    /// Acts until the script says to wait.
+    pub(crate) fn act(&mut self, world: &mut World) {
+        while self.wake.is_some_and(|at| at <= world.now) {
+            let Some(step) = self.script.pop_front() else {
+                self.wake = None;
+                return;
+            };
+            self.act_once(step, world);
+        }
+    }
+
+    fn act_once(&mut self, step: Step, world: &mut World) {
+        let Some(id) = self.id else { return };
+        let (side, channel, now) = (self.side, self.channel(), world.now);
+        match step {
+            Step::Accept => {
+                if let Some(bytes) = world.session.accept(id) {
+                    world.network.send(side, channel, &bytes, now);
+                }
+            }
+            Step::Refuse(reason) => {
+                let refusal = Refusal::new(reason, "as the script says");
+                let bytes = world.session.refuse(id, &refusal);
+                world.network.send(side, channel, &bytes, now);
+                world.network.finish(side, channel, now);
+                self.void(&refusal);
+            }
+            Step::Write(length) => {
+                if let Some(sending) = &mut self.sending {
+                    let bytes: Vec<u8> = (self.sent..self.sent + length)
+                        .map(|at| pattern(side, self.plan, at))
+                        .collect();
+                    world.network.send(side, channel, &bytes, now);
+                    sending.record(length);
+                    self.sent += length;
+                }
+            }
+            Step::Pause(time) => self.wake = Some(now + time),
+            Step::AwaitEnd => {
+                if self.receive_ending.is_none() {
+                    self.script.push_front(Step::AwaitEnd);
+                    self.wake = None;
+                }
+            }
+            Step::Finish => {
+                if let Some(sending) = self.sending.take() {
+                    sending.finish(world.session);
+                    world.network.finish(side, channel, now);
+                    self.send_ending = Some(Ok(()));
+                }
+            }
+            Step::Vanish => {
+                if self.sending.take().is_some() {
+                    world.network.finish(side, channel, now);
+                    self.send_ending = Some(Err(cut(Reason::Internal)));
+                }
+            }
+            Step::Reset(reason) => self.give_up(&Refusal::new(reason, "as the script says"), world),
+        }
+    }
+
+    fn channel(&self) -> Channel {
+        Channel::Stream(self.plan)
+    }
+}
+
+fn cut(reason: Reason) -> Refusal {
+    Refusal::new(reason, "the stream was cut")
+}
+
+fn violation(message: String) -> Violation {
+    Violation(Refusal::new(Reason::Protocol, message))
+}
+
+/// Each direction of each stream has bytes of its own, so that none can pass for another.
+fn pattern(sender: Side, plan: usize, at: usize) -> u8 {
+    let seed = plan as u64 * 2 + u64::from(sender == Side::Edge);
+    let mixed = (at as u64 ^ seed << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed.to_be_bytes()[0]
+}

@@ -1,0 +1,228 @@
+//! Carriers that come, fall silent, die and are left in order.
+
+use std::time::Duration;
+
+use tunnel_model::{Reason, Refusal};
+use tunnel_proto::{Config, Control, Event, OpenError, Side};
+
+use crate::{
+    app::Step,
+    network::{Link, other},
+    pair::{Act, Pair},
+    streams::reason,
+};
+use Step::{Accept, AwaitEnd, Finish, Pause, Write};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn both_ends_agree_and_hear_each_others_words() {
+    let pair = Pair::connected(Link::default());
+    for side in [Side::Edge, Side::Gateway] {
+        let [(at, Event::Ready(agreed))] = &pair.end(side).notices[..] else {
+            panic!("{:?}", pair.end(side).notices);
+        };
+        assert_eq!((*at, agreed.version), (Link::default().latency, 1));
+        assert_eq!(agreed.peer, crate::pair::hello(other(side)));
+    }
+}
+
+#[test]
+fn a_cut_carrier_takes_its_streams_with_it_and_the_next_one_serves_new_ones() {
+    let mut pair = Pair::connected(Link::default());
+    let cut = pair.stream(&[Write(50_000), Pause(SECOND), Finish], &[Accept, AwaitEnd, Finish]);
+    pair.at(
+        pair.elapsed() + SECOND / 2,
+        Act::Cut(Duration::from_millis(10), 3 * SECOND),
+    );
+    pair.at(pair.elapsed() + 2 * SECOND, Act::Connect);
+    let later = pair.elapsed() + 5 * SECOND;
+    pair.run_until(later);
+    for (side, why) in [(Side::Edge, Reason::CarrierLost), (Side::Gateway, Reason::Superseded)] {
+        let end = pair.end(side);
+        assert_eq!(end.losses.len(), 1, "{side:?}");
+        assert_eq!(end.losses[0].1.reason, why, "{side:?}");
+        assert_eq!(reason(&pair.app(side, cut).receive_ending), Some(why));
+        assert_eq!(end.notices.len(), 2, "{:?}", end.notices);
+        assert_eq!(end.session.open_streams(), 0);
+    }
+    let whole = pair.stream(&[Write(10), Finish], &[Accept, Write(20), Finish]);
+    pair.run();
+    assert_eq!(pair.app(Side::Edge, whole).receive_ending, Some(Ok(())));
+    assert_eq!(pair.app(Side::Gateway, whole).receive_ending, Some(Ok(())));
+    assert_ne!(pair.app(Side::Gateway, whole).id(), pair.app(Side::Gateway, cut).id());
+}
+
+#[test]
+fn a_drain_lets_running_streams_end_and_refuses_new_ones() {
+    for drains in [Side::Edge, Side::Gateway] {
+        let mut pair = Pair::connected(Link::default());
+        let running = pair.stream(
+            &[Write(1000), Pause(60 * SECOND), Write(1000), Finish],
+            &[Accept, AwaitEnd, Finish],
+        );
+        pair.run_while(|pair| pair.end(Side::Edge).apps.is_empty());
+        pair.act(Act::Drain(drains));
+        let later = pair.elapsed() + SECOND;
+        pair.run_until(later);
+        let new = pair.stream(&[Finish], &[Accept, Finish]);
+        pair.run();
+        assert_eq!(pair.end(Side::Gateway).not_opened.get(&new), Some(&OpenError::Draining));
+        assert_eq!(pair.app(Side::Edge, running).received, 2000);
+        assert_eq!(pair.app(Side::Edge, running).receive_ending, Some(Ok(())));
+        for side in [Side::Edge, Side::Gateway] {
+            let notices = &pair.end(side).notices;
+            let (at, last) = notices.last().unwrap();
+            assert_eq!(last, &Event::Drained, "{side:?}");
+            assert!(*at > 60 * SECOND, "{side:?} was drained while a stream ran");
+            assert_eq!(notices.iter().filter(|(_, e)| e == &Event::Drained).count(), 1);
+        }
+        let goaway = Event::GoAway {
+            refusal: Refusal::new(Reason::Draining, "a restart"),
+            retry_after: Some(Duration::from_millis(1500)),
+        };
+        assert!(pair.end(other(drains)).notices.iter().any(|(_, e)| *e == goaway));
+        assert!(!pair.end(drains).notices.iter().any(|(_, e)| *e == goaway));
+    }
+}
+
+#[test]
+fn a_stream_that_crossed_the_goaway_is_refused_as_draining() {
+    let mut pair = Pair::connected(Link::default());
+    let crossed = pair.stream(&[Write(10), Finish], &[Accept, Finish]);
+    pair.run_while(|pair| pair.end(Side::Gateway).apps.is_empty());
+    pair.act(Act::Drain(Side::Edge));
+    pair.run();
+    let opener = pair.app(Side::Gateway, crossed);
+    assert_eq!(reason(&opener.receive_ending), Some(Reason::Draining));
+    assert_eq!(pair.end(Side::Gateway).session.open_streams(), 0);
+}
+
+#[test]
+fn drained_is_the_last_word_after_the_end_of_the_last_stream() {
+    let mut pair = Pair::connected(Link::default());
+    let now = pair.now();
+    let session = &mut pair.end_mut(Side::Gateway).session;
+    let (id, _) = session.open(&an_open()).unwrap();
+    session.drain(Refusal::new(Reason::Draining, "a restart"), None);
+    let (sending, receiving) = tunnel_proto::Session::halves(id);
+    sending.finish(session);
+    assert_eq!(receiving.carrier_ended(session, now), tunnel_proto::Fate::Pending);
+    session
+        .handle_control(&Control::End { id, offset: 0 }.encode(), now)
+        .unwrap();
+    let events: Vec<_> = std::iter::from_fn(|| session.poll_event()).collect();
+    assert_eq!(events, [Event::Received { id, end: Ok(()) }, Event::Drained]);
+}
+
+/// N2
+#[test]
+fn a_half_open_peer_is_found_within_the_idle_time() {
+    let mut pair = with_keepalive();
+    let stream = pair.stream(&[Write(10), AwaitEnd, Finish], &[Accept, AwaitEnd, Finish]);
+    pair.run_until(100 * SECOND);
+    pair.act(Act::Blackhole);
+    pair.run_until(200 * SECOND);
+    let (at, why) = &pair.end(Side::Edge).losses[0];
+    assert_eq!(why.reason, Reason::IdleTimeout);
+    let idle = KEEPALIVE + Config::default().patience;
+    assert!(*at > 100 * SECOND && *at <= 100 * SECOND + idle, "{at:?}");
+    assert_eq!(
+        reason(&pair.app(Side::Edge, stream).receive_ending),
+        Some(Reason::IdleTimeout)
+    );
+}
+
+#[test]
+fn an_idle_session_sends_one_ping_per_interval_and_nothing_else() {
+    let mut pair = with_keepalive();
+    pair.network.control_writes.clear();
+    pair.run_until(3600 * SECOND);
+    let writes = &pair.network.control_writes;
+    let pings: Vec<_> = writes.iter().filter(|(_, side, _)| *side == Side::Edge).collect();
+    let pongs = writes.len() - pings.len();
+    assert_eq!((pings.len(), pongs), (143, 143));
+    assert!(pings.windows(2).all(|w| w[1].0 - w[0].0 >= KEEPALIVE));
+    let day = writes.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>() * 24;
+    assert!(day < 100_000, "{day} bytes a day");
+}
+
+#[test]
+fn a_ping_is_answered_with_the_round_trip_time() {
+    let mut pair = Pair::connected(Link::default());
+    for side in [Side::Edge, Side::Gateway] {
+        let now = pair.now();
+        let number = pair.end_mut(side).session.ping(now);
+        pair.settle(side);
+        pair.run();
+        let rtt = 2 * Link::default().latency;
+        assert_eq!(
+            pair.end(side).notices.last().map(|(_, e)| e),
+            Some(&Event::Pong { number, rtt })
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_says_nothing_at_all_is_given_up() {
+    let mut pair = Pair::new(Link::default(), 1);
+    pair.act(Act::Connect);
+    pair.act(Act::Blackhole);
+    pair.network.kill();
+    pair.run();
+    for side in [Side::Edge, Side::Gateway] {
+        let (at, why) = &pair.end(side).losses[0];
+        assert_eq!((*at, why.reason), (Config::default().patience, Reason::IdleTimeout));
+    }
+}
+
+#[test]
+fn a_session_without_a_carrier_wants_nothing() {
+    let mut pair = Pair::connected(Link::default());
+    pair.act(Act::Cut(SECOND, SECOND));
+    pair.run();
+    for side in [Side::Edge, Side::Gateway] {
+        let session = &mut pair.end_mut(side).session;
+        session.declare_services(&[]);
+        session.drain(Refusal::new(Reason::Draining, "a restart"), None);
+        assert_eq!((session.poll_timeout(), session.poll_transmit()), (None, None));
+    }
+}
+
+#[test]
+fn a_header_read_from_a_dead_carrier_opens_nothing() {
+    let mut pair = Pair::connected(Link::default());
+    let (_, header) = pair.end_mut(Side::Gateway).session.open(&an_open()).unwrap();
+    pair.act(Act::Cut(SECOND, SECOND));
+    pair.run();
+    let session = &mut pair.end_mut(Side::Edge).session;
+    let (frame, _) = {
+        let mut prelude = tunnel_proto::Prelude::default();
+        prelude.push(&header);
+        prelude.split().unwrap().unwrap()
+    };
+    let incoming = session.handle_open(&frame).unwrap();
+    assert!(matches!(incoming, tunnel_proto::Incoming::Refused(_)), "{incoming:?}");
+    assert_eq!(session.open_streams(), 0);
+}
+
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+fn with_keepalive() -> Pair {
+    let edge = Config {
+        keepalive: Some(KEEPALIVE),
+        ..Config::default()
+    };
+    let mut pair = Pair::with_configs(Link::default(), 1, edge, Config::default());
+    pair.connect();
+    pair
+}
+
+fn an_open() -> tunnel_proto::Open {
+    tunnel_proto::Open {
+        target: "port:22".parse().unwrap(),
+        class: tunnel_model::Class::Interactive,
+        trace: tunnel_model::TraceId::from_bytes([7; 16]),
+        principal: "alice".to_owned(),
+    }
+}

@@ -1,0 +1,168 @@
+//! The fuzz targets as ordinary tests: the committed corpus, and every truncation of every entry.
+//!
+//! `tests/fuzz/corpus/TARGET/` holds one file per entry. An input that once broke a decoder is added there by hand; the
+//! entries that [`entries`] makes are written anew with `TUNNEL_WRITE_CORPUS=1 cargo test -p tunnel-proto corpus`.
+
+#[path = "../../../../tests/fuzz/src/proto.rs"]
+#[allow(unreachable_pub, reason = "public in the crate of the fuzz targets")]
+mod fuzz_targets;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use tunnel_model::{Class, Reason, Refusal, Service, TraceId};
+use tunnel_proto::{Control, Hello, Open, Prelude, Session, Side, StreamId};
+
+use crate::pair::hello;
+use fuzz_targets::TARGETS;
+
+/// B2
+#[test]
+fn no_target_falls_over_its_corpus_or_any_truncation_of_it() {
+    for (name, target) in TARGETS {
+        let files: Vec<_> = fs::read_dir(folder(name)).unwrap().map(|f| f.unwrap().path()).collect();
+        assert!(files.len() >= 3, "{name} has hardly a corpus");
+        for file in files {
+            let bytes = fs::read(&file).unwrap();
+            for end in 0..=bytes.len() {
+                target(&bytes[..end]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_corpus_holds_every_kind_of_message() {
+    let write = std::env::var_os("TUNNEL_WRITE_CORPUS").is_some();
+    for (target, name, bytes) in entries() {
+        let file = folder(target).join(name);
+        if write {
+            fs::create_dir_all(folder(target)).unwrap();
+            fs::write(&file, &bytes).unwrap();
+        }
+        assert_eq!(fs::read(&file).ok(), Some(bytes), "{}", file.display());
+    }
+}
+
+/// B2
+#[test]
+fn no_truncation_of_a_frame_is_that_frame() {
+    for (_, message) in messages() {
+        let whole = message.encode();
+        for end in 0..whole.len() {
+            let mut prelude = Prelude::default();
+            prelude.push(&whole[..end]);
+            assert!(prelude.split().unwrap().is_err(), "{message:?} is whole at {end}");
+        }
+    }
+}
+
+fn folder(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fuzz/corpus")
+        .join(target)
+}
+
+/// Target, file name, content.
+fn entries() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut entries = Vec::new();
+    let mut stream = Vec::new();
+    for (name, message) in messages() {
+        let framed = message.encode();
+        entries.push(("control_message", name.to_owned(), content(&framed)));
+        stream.extend_from_slice(&framed);
+        // What chooses the pieces comes first.
+        entries.push(("frame", name.to_owned(), [&[3], &framed[..]].concat()));
+    }
+    for (name, choice) in [("gateway", 0), ("edge", 1), ("new-gateway", 2), ("new-edge", 3)] {
+        entries.push(("session", name.to_owned(), [&[choice, 7], &stream[..]].concat()));
+    }
+    let behind_the_hello = stream[messages()[0].1.encode().len()..].to_vec();
+    entries.push((
+        "session",
+        "greeted-edge".to_owned(),
+        [&[1, 5], &behind_the_hello[..]].concat(),
+    ));
+    for (name, target) in [
+        ("service", "service:web"),
+        ("port", "port:22"),
+        ("tcp", "tcp:[2001:db8::1]:443"),
+    ] {
+        entries.push(("stream_header", name.to_owned(), content(&header(target))));
+    }
+    let refusal = Refusal::new(Reason::TargetRefused, "nothing listens at port 22");
+    let (accepted, refused) = replies(&refusal);
+    entries.push(("open_reply", "accepted".to_owned(), content(&accepted)));
+    entries.push(("open_reply", "refused".to_owned(), content(&refused)));
+    entries.push(("open_reply", "unknown-reason".to_owned(), vec![0x0a, 0x02, 0x08, 0x7f]));
+    entries
+}
+
+fn messages() -> Vec<(&'static str, Control)> {
+    let id = StreamId(2);
+    vec![
+        (
+            "hello",
+            Control::Hello(Hello {
+                features: vec!["resume".to_owned()],
+                ..hello(Side::Gateway)
+            }),
+        ),
+        ("ping", Control::Ping(7)),
+        ("pong", Control::Pong(7)),
+        (
+            "services",
+            Control::Services(vec![Service {
+                name: "web".parse().unwrap(),
+                target: "127.0.0.1:80".parse().unwrap(),
+            }]),
+        ),
+        ("end", Control::End { id, offset: 1 << 40 }),
+        (
+            "reset",
+            Control::Reset {
+                id,
+                refusal: Refusal::new(Reason::Cancelled, "the caller went away"),
+            },
+        ),
+        (
+            "goaway",
+            Control::GoAway {
+                refusal: Refusal::new(Reason::Draining, "a restart"),
+                retry_after: Some(Duration::from_millis(1500)),
+            },
+        ),
+    ]
+}
+
+fn content(framed: &[u8]) -> Vec<u8> {
+    let mut prelude = Prelude::default();
+    prelude.push(framed);
+    prelude.split().unwrap().unwrap().0.to_vec()
+}
+
+fn header(target: &str) -> Vec<u8> {
+    let open = Open {
+        target: target.parse().unwrap(),
+        class: Class::Interactive,
+        trace: TraceId::from_bytes([7; 16]),
+        principal: "alice".to_owned(),
+    };
+    ready(Side::Gateway).open(&open).unwrap().1.to_vec()
+}
+
+/// The frames of a good and a bad answer.
+fn replies(refusal: &Refusal) -> (Vec<u8>, Vec<u8>) {
+    let mut edge = ready(Side::Edge);
+    edge.handle_open(&content(&header("port:22"))).unwrap();
+    let accepted = edge.accept(StreamId(2)).unwrap().to_vec();
+    (accepted, edge.refuse(StreamId(2), refusal).to_vec())
+}
+
+fn ready(side: Side) -> Session {
+    let now = std::time::Instant::now();
+    let mut session = Session::new(side, tunnel_proto::Config::default(), hello(side), now);
+    session.handle_carrier_up(now);
+    let greeting = Control::Hello(hello(crate::network::other(side))).encode();
+    session.handle_control(&greeting, now).unwrap();
+    session
+}

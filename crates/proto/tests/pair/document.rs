@@ -1,0 +1,375 @@
+//! `docs/protocol.md` says what the code does: its tables are compared with the constants, and its messages and its
+//! worked example with what sessions really write.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Duration};
+
+use tunnel_model::{Class, Fault, Reason, Refusal, Service, SessionId, TraceId};
+use tunnel_proto::{
+    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_SERVICES, Open, Prelude, Session, Side, StreamId,
+};
+
+#[test]
+fn the_table_of_reasons_is_complete() {
+    let document = document();
+    let rows: Vec<_> = table(&document, "## Reasons").collect();
+    let reasons: Vec<_> = Reason::ALL
+        .iter()
+        .map(|&reason| {
+            let fault = match reason.fault() {
+                Fault::Caller => "caller",
+                Fault::Node => "node",
+                Fault::Gateway => "gateway",
+            };
+            ((reason as u32).to_string(), format!("`{reason}`"), fault.to_owned())
+        })
+        .collect();
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone(), row[3].clone()))
+        .collect();
+    assert_eq!(rows, reasons);
+}
+
+#[test]
+fn the_table_of_classes_is_complete() {
+    let document = document();
+    let rows: Vec<_> = table(&document, "ranks the\nstream in the order of sending")
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let classes: Vec<_> = Class::ALL
+        .iter()
+        .map(|&class| ((class as u32).to_string(), format!("`{class}`")))
+        .collect();
+    assert_eq!(rows, classes);
+}
+
+#[test]
+fn the_limits_are_those_of_the_code() {
+    let document = document();
+    let limits: BTreeMap<_, _> = table(&document, "## Limits")
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let of = |what: &str| {
+        limits
+            .get(what)
+            .unwrap_or_else(|| panic!("no row for {what:?}"))
+            .as_str()
+    };
+    assert_eq!(
+        of("frame on the control stream"),
+        format!("{} bytes", grouped(MAX_CONTROL_FRAME as u64))
+    );
+    assert_eq!(
+        of("header or reply"),
+        format!("{} bytes", grouped(MAX_HEADER_FRAME as u64))
+    );
+    assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
+    assert_eq!(of("services of an edge"), MAX_SERVICES.to_string());
+    assert_eq!(of("stream id"), grouped(StreamId::MAX.0));
+    let config = tunnel_proto::Config::default();
+    assert_eq!(
+        of("announcement of an end after the end of the carrier stream"),
+        format!("{} s", config.end_grace.as_secs())
+    );
+    assert_eq!(
+        of("hello, pong, header"),
+        format!("{} s each", config.patience.as_secs())
+    );
+}
+
+/// The example is decoded by the schema of the page itself, so both are proved at once. On a difference, the text that
+/// should stand there is printed.
+#[test]
+fn the_worked_example_is_what_sessions_write() {
+    let document = document();
+    let example = worked_example(&Schema::read(&document));
+    assert!(
+        document.ends_with(&example),
+        "docs/protocol.md should end with:\n\n{example}"
+    );
+}
+
+#[test]
+fn every_field_of_the_schema_is_really_written() {
+    let schema = Schema::read(&document());
+    let mut seen = Vec::new();
+    for (root, bytes) in everything() {
+        schema.explain(root, &content(&bytes), "", &mut String::new(), &mut seen);
+    }
+    for (message, fields) in &schema.0 {
+        for field in fields.values() {
+            let name = (message.clone(), field.name.clone());
+            assert!(seen.contains(&name), "{name:?} is never written");
+        }
+    }
+}
+
+fn worked_example(schema: &Schema) -> String {
+    let mut text = String::from("```text\n");
+    let mut show = |what: &str, root: &str, framed: &[u8], data: &str| {
+        writeln!(text, "{what}").unwrap();
+        for line in framed.chunks(20) {
+            let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "    {}", hex.join(" ")).unwrap();
+        }
+        let mut fields = String::new();
+        schema.explain(root, &content(framed), "", &mut fields, &mut Vec::new());
+        for field in fields.lines() {
+            writeln!(text, "        {field}").unwrap();
+        }
+        if !data.is_empty() {
+            let hex: Vec<_> = data.bytes().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "    {}\n        data {data:?}", hex.join(" ")).unwrap();
+        }
+        writeln!(text).unwrap();
+    };
+    let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
+    let now = std::time::Instant::now();
+    gateway.handle_carrier_up(now);
+    edge.handle_carrier_up(now);
+
+    let hello = edge.poll_transmit().unwrap();
+    show("edge, control stream", "Control", &hello, "");
+    gateway.handle_control(&hello, now).unwrap();
+    let hello = gateway.poll_transmit().unwrap();
+    show("gateway, control stream", "Control", &hello, "");
+    edge.handle_control(&hello, now).unwrap();
+
+    let (id, header) = gateway.open(&an_open()).unwrap();
+    show("gateway, a new carrier stream", "Header", &header, "hello");
+    let Incoming::Stream { .. } = edge.handle_open(&content(&header)).unwrap() else {
+        panic!("it was refused");
+    };
+    let accepted = edge.accept(id).unwrap();
+    show("edge, the same carrier stream", "Reply", &accepted, "abc");
+    for (what, session, bytes) in [
+        (
+            "gateway, control stream; it also finishes the carrier stream",
+            &mut gateway,
+            5,
+        ),
+        (
+            "edge, control stream; it also finishes the carrier stream",
+            &mut edge,
+            3,
+        ),
+    ] {
+        let (mut sending, _) = Session::halves(id);
+        sending.record(bytes);
+        sending.finish(session);
+        show(what, "Control", &session.poll_transmit().unwrap(), "");
+    }
+
+    let (id, _) = gateway.open(&an_open()).unwrap();
+    gateway.reset(id, &Refusal::new(Reason::Cancelled, "the caller went away"));
+    show(
+        "gateway, control stream, once the caller of stream 4 is gone",
+        "Control",
+        &gateway.poll_transmit().unwrap(),
+        "",
+    );
+    gateway.drain(
+        Refusal::new(Reason::Draining, "the gateway restarts"),
+        Some(Duration::from_millis(1500)),
+    );
+    show(
+        "gateway, control stream, about to restart",
+        "Control",
+        &gateway.poll_transmit().unwrap(),
+        "",
+    );
+    format!("{}\n```\n", text.trim_end())
+}
+
+/// One message of each kind with all its fields.
+fn everything() -> Vec<(&'static str, Vec<u8>)> {
+    let refusal = Refusal::new(Reason::Cancelled, "why");
+    let id = StreamId(2);
+    let service = Service {
+        name: "web".parse().unwrap(),
+        target: "127.0.0.1:80".parse().unwrap(),
+    };
+    let retry_after = Some(Duration::from_secs(1));
+    let controls = [
+        Control::Hello(hello(Side::Edge)),
+        Control::Ping(1),
+        Control::Pong(1),
+        Control::End { id, offset: 3 },
+        Control::Reset {
+            id,
+            refusal: refusal.clone(),
+        },
+        Control::GoAway {
+            refusal: refusal.clone(),
+            retry_after,
+        },
+        Control::Services(vec![service]),
+    ];
+    let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
+    let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
+    let now = std::time::Instant::now();
+    for (session, peer) in [(&mut gateway, Side::Edge), (&mut edge, Side::Gateway)] {
+        session.handle_carrier_up(now);
+        session
+            .handle_control(&Control::Hello(hello(peer)).encode(), now)
+            .unwrap();
+    }
+    let (_, header) = gateway.open(&an_open()).unwrap();
+    edge.handle_open(&content(&header)).unwrap();
+    all.push(("Header", header.to_vec()));
+    all.push(("Reply", edge.refuse(id, &refusal).to_vec()));
+    all
+}
+
+fn session(side: Side) -> Session {
+    Session::new(
+        side,
+        tunnel_proto::Config::default(),
+        hello(side),
+        std::time::Instant::now(),
+    )
+}
+
+fn hello(side: Side) -> Hello {
+    Hello {
+        min_version: 1,
+        max_version: 1,
+        features: match side {
+            Side::Edge => vec!["example".to_owned()],
+            Side::Gateway => vec![],
+        },
+        session: SessionId::from_bytes(match side {
+            Side::Edge => *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef",
+            Side::Gateway => [0; 16],
+        }),
+        software: match side {
+            Side::Edge => "tunnel-edge 0.1.0".to_owned(),
+            Side::Gateway => "tunnel-cloud 0.1.0".to_owned(),
+        },
+        name: "edge1".to_owned(),
+        unix_millis: 1_800_000_000_000,
+    }
+}
+
+fn an_open() -> Open {
+    Open {
+        target: "port:22".parse().unwrap(),
+        class: Class::Interactive,
+        trace: TraceId::from_bytes([7; 16]),
+        principal: "alice".to_owned(),
+    }
+}
+
+fn content(framed: &[u8]) -> Vec<u8> {
+    let mut prelude = Prelude::default();
+    prelude.push(framed);
+    let (frame, rest) = prelude.split().unwrap().unwrap();
+    assert!(rest.is_empty());
+    frame.to_vec()
+}
+
+/// The messages of the page, by name; their fields, by number.
+struct Schema(BTreeMap<String, BTreeMap<u64, Field>>);
+
+struct Field {
+    name: String,
+    kind: String,
+}
+
+impl Schema {
+    fn read(document: &str) -> Self {
+        let (_, rest) = document.split_once("```proto\n").unwrap();
+        let (proto, _) = rest.split_once("```").unwrap();
+        let mut messages = BTreeMap::<String, BTreeMap<u64, Field>>::new();
+        let mut current = String::new();
+        for line in proto.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix("message ") {
+                current = name.trim_end_matches([' ', '{']).to_owned();
+            } else if let Some((left, number)) = line.strip_suffix(';').and_then(|l| l.split_once(" = "))
+                && let Some((kind, name)) = left.rsplit_once(' ')
+            {
+                let kind = kind.trim_start_matches("repeated ").trim_start_matches("optional ");
+                let field = Field {
+                    name: name.to_owned(),
+                    kind: kind.to_owned(),
+                };
+                messages
+                    .entry(current.clone())
+                    .or_default()
+                    .insert(number.parse().unwrap(), field);
+            }
+        }
+        Self(messages)
+    }
+
+    /// Writes what a message says, one line per field, and notes the fields met.
+    fn explain(&self, message: &str, mut bytes: &[u8], path: &str, out: &mut String, seen: &mut Vec<(String, String)>) {
+        while !bytes.is_empty() {
+            let tag = varint(&mut bytes);
+            let field = &self.0[message][&(tag >> 3)];
+            seen.push((message.to_owned(), field.name.clone()));
+            let path = format!("{path}{}", field.name);
+            match (tag & 7, field.kind.as_str()) {
+                (0, "uint32" | "uint64") => writeln!(out, "{path} = {}", varint(&mut bytes)).unwrap(),
+                (2, kind) => {
+                    let length = usize::try_from(varint(&mut bytes)).unwrap();
+                    let (value, rest) = bytes.split_at(length);
+                    bytes = rest;
+                    match kind {
+                        "string" => writeln!(out, "{path} = {:?}", str::from_utf8(value).unwrap()).unwrap(),
+                        "bytes" => {
+                            let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                            writeln!(out, "{path} = {hex}").unwrap();
+                        }
+                        inner => self.explain(inner, value, &format!("{path}."), out, seen),
+                    }
+                }
+                (wire, kind) => panic!("{path} is a {kind} and has wire type {wire}"),
+            }
+        }
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let (first, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            break;
+        }
+    }
+    value
+}
+
+fn document() -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The rows of the first table behind these words, without its head.
+fn table<'a>(document: &'a str, behind: &str) -> impl Iterator<Item = Vec<String>> + use<'a> {
+    let (_, rest) = document.split_once(behind).unwrap();
+    rest.lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| {
+            let inner = line.trim_start_matches('|').trim_end_matches('|');
+            inner.split('|').map(|cell| cell.trim().to_owned()).collect()
+        })
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

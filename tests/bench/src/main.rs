@@ -1,0 +1,95 @@
+//! The tunnel measured beside its peers, in one run on one machine.
+//!
+//! Every subject carries the same load between the same two programs: a client on one side, a server on the other, the
+//! subject's two processes between them, all on loopback. Rounds are interleaved, so that whatever else the machine does
+//! falls on all subjects alike; the figures are medians, and ratios mean more than figures. A peer that is not installed
+//! is skipped by name.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints a report"
+)]
+
+mod bare;
+mod fleet;
+mod load;
+mod process;
+mod report;
+mod run;
+mod subject;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything")]
+struct Args {
+    /// How often each figure is taken.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each measurement lasts, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Measure only subjects whose name holds this text.
+    #[arg(long)]
+    only: Option<String>,
+    /// Write the table between the marks in this file.
+    #[arg(long)]
+    readme: Option<PathBuf>,
+    /// Leave out the resident memory of a fleet of idle edges, and the descriptors after many streams.
+    #[arg(long)]
+    no_fleet: bool,
+    /// How many idle edges the fleet has.
+    #[arg(long, default_value_t = 2000)]
+    edges: usize,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What the bench runs as a process of its own.
+#[derive(Subcommand)]
+#[command(hide = true)]
+enum Role {
+    /// The servers behind every subject.
+    Backend,
+    /// The bare relay's end with the listeners.
+    BareNear,
+    /// The bare relay's end with the targets.
+    BareFar {
+        /// Where the near end listens.
+        near: std::net::SocketAddr,
+        /// The targets, in the order of the near end's listeners.
+        targets: Vec<std::net::SocketAddr>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match args.role {
+            Some(Role::Backend) => load::backend().await,
+            Some(Role::BareNear) => bare::near().await,
+            Some(Role::BareFar { near, targets }) => bare::far(near, targets).await,
+            None => {
+                let plan = run::Plan {
+                    rounds: args.rounds,
+                    time: Duration::from_secs_f64(args.seconds),
+                    only: args.only,
+                    fleet: (!args.no_fleet).then_some(args.edges),
+                };
+                let results = run::everything(&plan).await?;
+                let table = report::markdown(&results);
+                println!("{table}");
+                if let Some(readme) = args.readme {
+                    report::write_between_marks(&readme, &table)?;
+                }
+                report::bars(&results)
+            }
+        }
+    })
+}

@@ -1,0 +1,90 @@
+//! Child processes that end with the bench.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+/// A process that is killed when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// Starts a program; what it says on stderr goes to `log`.
+    pub(crate) fn start(program: &Path, args: &[&str], log: &Path) -> anyhow::Result<Self> {
+        let stderr = std::fs::File::create(log)?;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{} does not start", program.display()))?;
+        let stdout = child.stdout.take().context("stdout is a pipe")?;
+        let lines = BufReader::new(stdout).lines();
+        Ok(Self { child, lines })
+    }
+
+    /// The next line on its stdout.
+    pub(crate) async fn line(&mut self) -> anyhow::Result<String> {
+        let line = timeout(Duration::from_secs(20), self.lines.next_line()).await??;
+        line.context("the program ended before it was ready")
+    }
+
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the program has ended")
+    }
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// Open descriptors of a process.
+pub(crate) fn descriptors(pid: u32) -> anyhow::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// A program on the path, or beside this one.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.parent()?.join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::iter::once(beside)
+        .chain(std::env::split_paths(&path).map(|dir| dir.join(name)))
+        .chain(more.into_iter().map(|dir| dir.join(name)))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Waits until somebody accepts at the address.
+pub(crate) async fn wait_for_port(address: std::net::SocketAddr) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while tokio::time::Instant::now() < deadline {
+        every.tick().await;
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("nothing listens at {address}")
+}
+
+/// A TCP port of loopback that was free a moment ago, for programs that cannot say which one they took.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,106 @@
+//! The order of measurements.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+
+use crate::{
+    fleet::{self, FleetFigures},
+    load::{self, Backends, Entry},
+    process::Running,
+    subject::{Started, Subject},
+};
+
+/// What to measure.
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    pub(crate) time: Duration,
+    pub(crate) only: Option<String>,
+    /// How many idle edges, if they are to be measured.
+    pub(crate) fleet: Option<usize>,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Row {
+    OneStream,
+    EightStreams,
+    KeepAlive,
+    KeepAliveP99,
+    PerRequest,
+    PerRequestP99,
+}
+
+/// What was measured.
+pub(crate) struct Results {
+    /// Every sample, by row and subject.
+    pub(crate) samples: BTreeMap<(Row, &'static str), Vec<f64>>,
+    pub(crate) skipped: Vec<&'static str>,
+    pub(crate) fleet: Option<FleetFigures>,
+}
+
+pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
+    let dir = tempfile::tempdir()?;
+    let mut backend = Running::start(&std::env::current_exe()?, &["backend"], &dir.path().join("backend.log"))?;
+    let line = backend.line().await?;
+    let (tcp, http) = line.split_once(' ').context("the backend said nothing useful")?;
+    let backends = Backends {
+        tcp: tcp.parse()?,
+        http: http.parse()?,
+    };
+
+    let mut results = Results {
+        samples: BTreeMap::new(),
+        skipped: Vec::new(),
+        fleet: None,
+    };
+    let mut subjects: Vec<(Subject, Started)> = Vec::new();
+    for (index, subject) in Subject::ALL.into_iter().enumerate() {
+        if plan
+            .only
+            .as_ref()
+            .is_some_and(|only| !subject.name().contains(only.as_str()))
+        {
+            continue;
+        }
+        let own = dir.path().join(index.to_string());
+        std::fs::create_dir(&own)?;
+        match subject.start(backends, &own).await.with_context(|| subject.name())? {
+            Some(started) => subjects.push((subject, started)),
+            None => {
+                eprintln!("SKIPPED {}: not installed", subject.name());
+                results.skipped.push(subject.name());
+            }
+        }
+    }
+    for round in 1..=plan.rounds {
+        // Each round starts with another subject, so that none is always the one after a heavy neighbour.
+        let count = subjects.len();
+        for (subject, started) in subjects.iter().cycle().skip(round % count.max(1)).take(count) {
+            eprintln!("round {round}: {}", subject.name());
+            measure(&started.entry, plan.time, subject.name(), &mut results)
+                .await
+                .with_context(|| subject.name())?;
+        }
+    }
+    drop(subjects);
+    if let Some(edges) = plan.fleet {
+        let own = dir.path().join("fleet");
+        std::fs::create_dir(&own)?;
+        results.fleet = Some(fleet::measure(edges, backends, &own).await?);
+    }
+    Ok(results)
+}
+
+async fn measure(entry: &Entry, time: Duration, name: &'static str, results: &mut Results) -> anyhow::Result<()> {
+    let mut note = |row, value| results.samples.entry((row, name)).or_default().push(value);
+    note(Row::OneStream, load::download(entry, 1, time).await?);
+    note(Row::EightStreams, load::download(entry, 8, time).await?);
+    let kept = load::keep_alive(entry, time).await?;
+    note(Row::KeepAlive, kept.per_second());
+    note(Row::KeepAliveP99, kept.p99().as_secs_f64());
+    let fresh = load::connection_per_request(entry, time).await?;
+    note(Row::PerRequest, fresh.per_second());
+    note(Row::PerRequestP99, fresh.p99().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! frp: `frps` and `frpc` from the path.
+
+use std::path::Path;
+
+use super::{Started, two_ports};
+use crate::{
+    load::{Backends, Entry},
+    process::{Running, find, free_port, wait_for_port},
+};
+
+pub(super) async fn start(backends: Backends, dir: &Path, protocol: &str) -> anyhow::Result<Option<Started>> {
+    let (Some(frps), Some(frpc)) = (find("frps"), find("frpc")) else {
+        return Ok(None);
+    };
+    let (bind, quic) = (free_port()?, free_port()?);
+    let (tcp, http) = two_ports()?;
+    let server = format!(
+        "bindAddr = \"127.0.0.1\"\nbindPort = {bind}\nquicBindPort = {quic}\ntransport.tls.force = true\nlog.to = \"console\"\n"
+    );
+    let port = if protocol == "quic" { quic } else { bind };
+    let mut client = format!(
+        "serverAddr = \"127.0.0.1\"\nserverPort = {port}\ntransport.protocol = \"{protocol}\"\ntransport.tls.enable = true\n"
+    );
+    for (name, local, remote) in [("tcp", backends.tcp, tcp), ("http", backends.http, http)] {
+        client += &format!(
+            "[[proxies]]\nname = \"{name}\"\ntype = \"tcp\"\nlocalIP = \"127.0.0.1\"\nlocalPort = {}\nremotePort = {}\n",
+            local.port(),
+            remote.port()
+        );
+    }
+    let (server_file, client_file) = (dir.join("frps.toml"), dir.join("frpc.toml"));
+    std::fs::write(&server_file, server)?;
+    std::fs::write(&client_file, client)?;
+    let arg = |path: &Path| path.display().to_string();
+    let near = Running::start(&frps, &["-c", &arg(&server_file)], &dir.join("frps.log"))?;
+    // The client gives up at once if the server is not there yet.
+    wait_for_port(([127, 0, 0, 1], bind).into()).await?;
+    let far = Running::start(&frpc, &["-c", &arg(&client_file)], &dir.join("frpc.log"))?;
+    wait_for_port(tcp).await?;
+    wait_for_port(http).await?;
+    Ok(Some(Started {
+        entry: Entry::Ports { tcp, http },
+        _processes: vec![near, far],
+    }))
+}

@@ -1,0 +1,86 @@
+//! What is measured: the tunnel, the bare relay, and the peers that are installed.
+
+mod bare;
+mod frp;
+mod ours;
+mod rathole;
+mod ssh;
+
+use std::{net::SocketAddr, path::Path};
+
+use crate::{
+    load::{Backends, Entry},
+    process::{Running, free_port},
+};
+
+pub(crate) use ours::Ours;
+
+/// Something that carries the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// This project.
+    Ours,
+    /// Socket, QUIC stream, socket.
+    Bare,
+    /// frp, with its QUIC transport.
+    FrpQuic,
+    /// frp over TLS.
+    FrpTls,
+    /// rathole, encrypted by Noise.
+    RatholeNoise,
+    /// OpenSSH, the far end dials.
+    SshReverse,
+    /// OpenSSH, the near end dials.
+    SshLocal,
+}
+
+impl Subject {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Ours,
+        Self::Bare,
+        Self::FrpQuic,
+        Self::FrpTls,
+        Self::RatholeNoise,
+        Self::SshReverse,
+        Self::SshLocal,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "tunnel",
+            Self::Bare => "bare relay",
+            Self::FrpQuic => "frp (QUIC)",
+            Self::FrpTls => "frp (TLS)",
+            Self::RatholeNoise => "rathole (noise)",
+            Self::SshReverse => "ssh -R",
+            Self::SshLocal => "ssh -L",
+        }
+    }
+
+    /// Starts it; `None` if it is not installed.
+    pub(crate) async fn start(self, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
+        match self {
+            Self::Ours => ours::start(backends, dir).await.map(Some),
+            Self::Bare => bare::start(backends, dir).await.map(Some),
+            Self::FrpQuic => frp::start(backends, dir, "quic").await,
+            Self::FrpTls => frp::start(backends, dir, "tcp").await,
+            Self::RatholeNoise => rathole::start(backends, dir).await,
+            Self::SshReverse => ssh::start(backends, dir, ssh::Direction::Reverse).await,
+            Self::SshLocal => ssh::start(backends, dir, ssh::Direction::Local).await,
+        }
+    }
+}
+
+/// A subject that is up.
+pub(crate) struct Started {
+    /// How clients get in.
+    pub(crate) entry: Entry,
+    /// Its processes; they end when this is dropped.
+    pub(crate) _processes: Vec<Running>,
+}
+
+/// Two free ports of loopback for a peer's listeners.
+fn two_ports() -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    Ok((local(free_port()?), local(free_port()?)))
+}

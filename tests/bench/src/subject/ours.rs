@@ -1,0 +1,112 @@
+//! The tunnel, as a user sets it up: init, serve, token, join, run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::process::Command;
+
+use super::Started;
+use crate::{
+    load::{Backends, Entry},
+    process::{Running, find, free_port, wait_for_port},
+};
+
+/// A gateway that is up.
+pub(crate) struct Ours {
+    cloud: PathBuf,
+    edge: PathBuf,
+    dir: PathBuf,
+    config: String,
+    proxy: u16,
+}
+
+impl Ours {
+    /// Makes a gateway in `dir` and runs it.
+    pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Self, Running)> {
+        let missing = "is not built; run `cargo build --release --bins`";
+        let cloud = find("tunnel-cloud").with_context(|| format!("tunnel-cloud {missing}"))?;
+        let edge = find("tunnel-edge").with_context(|| format!("tunnel-edge {missing}"))?;
+        let (public, proxy) = (free_port()?, free_port()?);
+        let ours = Self {
+            config: dir.join("cloud.toml").display().to_string(),
+            cloud,
+            edge,
+            dir: dir.to_owned(),
+            proxy,
+        };
+        let state = ours.path("cloud-state");
+        let (public, proxy) = (format!("127.0.0.1:{public}"), format!("127.0.0.1:{proxy}"));
+        let init = [
+            "init",
+            "--config",
+            &ours.config,
+            "--state",
+            &state,
+            "--public",
+            &public,
+            "--proxy",
+            &proxy,
+        ];
+        capture(&ours.cloud, &init).await?;
+        let log = ours.dir.join("cloud.log");
+        let serve = Running::start(&ours.cloud, &["serve", "--config", &ours.config], &log)?;
+        wait_for_port(proxy.parse()?).await?;
+        Ok((ours, serve))
+    }
+
+    /// Runs a verb of the gateway's command line and gives what it says on stdout.
+    pub(crate) async fn cloud(&self, args: &[&str]) -> anyhow::Result<String> {
+        capture(&self.cloud, &[&["--config", &self.config], args].concat()).await
+    }
+
+    /// Enrols an edge that offers both servers, and runs it.
+    pub(crate) async fn edge(&self, backends: Backends) -> anyhow::Result<Running> {
+        let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
+        let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
+        capture(&self.edge, &["join", &token, "--config", &config, "--state", &state]).await?;
+        let mut text = std::fs::read_to_string(&config)?;
+        for (name, target) in [("bulk", backends.tcp), ("page", backends.http)] {
+            text += &format!("\n[[service]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
+        }
+        std::fs::write(&config, text)?;
+        let run = Running::start(&self.edge, &["run", "--config", &config], &self.dir.join("edge.log"))?;
+        capture(&self.edge, &["--config", &config, "wait", "--timeout", "20s"]).await?;
+        Ok(run)
+    }
+
+    /// How an admin gets in.
+    pub(crate) async fn entry(&self) -> anyhow::Result<Entry> {
+        let secret = self.cloud(&["users", "create", "bench", "--group", "admins"]).await?;
+        Ok(Entry::Proxy {
+            proxy: ([127, 0, 0, 1], self.proxy).into(),
+            credential: format!("bench:{secret}"),
+            tcp: "bulk.edge1:80".to_owned(),
+            http: "page.edge1:80".to_owned(),
+        })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+}
+
+pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Started> {
+    let (gateway, serve) = Ours::start(dir).await?;
+    let edge = gateway.edge(backends).await?;
+    Ok(Started {
+        entry: gateway.entry().await?,
+        _processes: vec![serve, edge],
+    })
+}
+
+async fn capture(program: &Path, args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(args).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(
+        output.status.success(),
+        "{} {}: {said}",
+        program.display(),
+        args.join(" ")
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}

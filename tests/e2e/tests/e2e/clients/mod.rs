@@ -1,0 +1,10 @@
+/// curl and sockets: CONNECT, plain proxying, SOCKS5.
+mod http;
+/// kubectl, to an API server behind a NAT.
+mod kubectl;
+/// What a client is told when it does not get there.
+mod refusals;
+/// OpenSSH.
+mod ssh;
+/// WebSocket.
+mod websocket;

@@ -1,0 +1,195 @@
+//! The tunnel protocol's decoders, fed with bytes that a peer may send.
+
+use std::time::{Duration, Instant};
+
+use tunnel_model::{Class, Refusal, SessionId, TraceId};
+use tunnel_proto::{
+    Config, Control, Event, FrameReader, Hello, Incoming, MAX_CONTROL_FRAME, Open, Prelude, Session, Side, StreamId,
+};
+
+/// A decoder's name and what to feed.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target of this module.
+pub const TARGETS: &[Target] = &[
+    ("frame", frame),
+    ("control_message", control_message),
+    ("stream_header", stream_header),
+    ("open_reply", open_reply),
+    ("session", session),
+];
+
+/// Frames come out the same however the bytes were cut, and none is longer than allowed.
+pub fn frame(data: &[u8]) {
+    let Some((&piece, data)) = data.split_first() else {
+        return;
+    };
+    let whole = frames_in(data.chunks(data.len().max(1)));
+    assert_eq!(whole, frames_in(data.chunks(usize::from(piece).max(1))));
+    let mut prelude = Prelude::default();
+    prelude.push(data);
+    if let Ok(Ok((first, rest))) = prelude.split() {
+        assert!(first.len() + rest.len() < data.len());
+    }
+}
+
+fn frames_in<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool) {
+    let mut reader = FrameReader::new(MAX_CONTROL_FRAME);
+    let mut frames = Vec::new();
+    for chunk in chunks {
+        reader.push(chunk);
+        loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => {
+                    assert!(frame.len() <= MAX_CONTROL_FRAME);
+                    frames.push(frame.to_vec());
+                }
+                Ok(None) => break,
+                Err(_) => return (frames, true),
+            }
+        }
+    }
+    (frames, false)
+}
+
+/// What was understood reads back as itself.
+pub fn control_message(data: &[u8]) {
+    let Ok(Some(message)) = Control::decode(data) else {
+        return;
+    };
+    let again = Control::decode(&content(&message.encode()));
+    assert_eq!(again, Ok(Some(message)));
+}
+
+/// What was understood can be said again, and says the same.
+pub fn stream_header(data: &[u8]) {
+    let Ok((id, open)) = Open::decode(data) else {
+        return;
+    };
+    assert!(id <= StreamId::MAX);
+    let mut gateway = greeted(Side::Gateway);
+    let Ok((_, header)) = gateway.open(&open) else {
+        panic!("the session is ready");
+    };
+    let again = Open::decode(&content(&header)).map(|(_, open)| open);
+    assert_eq!(again, Ok(open));
+}
+
+/// An answer opens the stream, ends it, or is a violation.
+pub fn open_reply(data: &[u8]) {
+    let mut gateway = greeted(Side::Gateway);
+    let Ok((id, _)) = gateway.open(&an_open()) else {
+        panic!("the session is ready");
+    };
+    match gateway.handle_reply(id, data) {
+        Ok(Ok(())) => assert_eq!(gateway.open_streams(), 1),
+        Ok(Err(refusal)) => {
+            assert_one_line(&refusal);
+            assert_eq!(gateway.open_streams(), 0);
+        }
+        Err(violation) => assert_one_line(&violation.0),
+    }
+}
+
+/// A session that hears anything at all, in any pieces, with streams of both kinds open and time going by. The first byte
+/// chooses the side and whether the greeting is over, the second the size of the pieces.
+pub fn session(data: &[u8]) {
+    let [choice, piece, data @ ..] = data else { return };
+    let side = if choice & 1 == 0 { Side::Gateway } else { Side::Edge };
+    let mut session = if choice & 2 == 0 { greeted(side) } else { fresh(side) };
+    let start = Instant::now();
+    let mut halves = session.open(&an_open()).ok().map(|(id, _)| Session::halves(id));
+    for id in 1..5 {
+        if let Ok(Incoming::Stream { id, .. }) = session.handle_open(&header(id)) {
+            let _ = session.accept(id);
+        }
+    }
+    for (i, chunk) in (0..).zip(data.chunks(usize::from(*piece).max(1))) {
+        let now = start + Duration::from_millis(10 * i);
+        if let Err(violation) = session.handle_control(chunk, now) {
+            assert_one_line(&violation.0);
+            break;
+        }
+        if i == 3
+            && let Some((sending, receiving)) = halves.take()
+        {
+            let _ = receiving.carrier_ended(&mut session, now);
+            sending.finish(&mut session);
+        }
+        if session.poll_timeout().is_some_and(|at| at <= now) {
+            session.handle_timeout(now);
+        }
+        while session.poll_transmit().is_some() {}
+        while let Some(event) = session.poll_event() {
+            if let Event::Broken { refusal, .. } | Event::GoAway { refusal, .. } = event {
+                assert_one_line(&refusal);
+            }
+        }
+    }
+    session.handle_carrier_lost(&Refusal::new(tunnel_model::Reason::CarrierLost, "the end"));
+    assert_eq!(session.open_streams(), 0);
+    assert_eq!(session.poll_timeout(), None);
+}
+
+/// A peer's words must not break a line of a log or a header.
+fn assert_one_line(refusal: &Refusal) {
+    assert!(refusal.message.len() <= Refusal::MAX_MESSAGE);
+    assert!(!refusal.message.contains(char::is_control));
+}
+
+fn fresh(side: Side) -> Session {
+    let now = Instant::now();
+    let mut session = Session::new(side, Config::default(), hello(), now);
+    session.handle_carrier_up(now);
+    session
+}
+
+fn greeted(side: Side) -> Session {
+    let mut session = fresh(side);
+    let greeting = session.handle_control(&Control::Hello(hello()).encode(), Instant::now());
+    assert_eq!(greeting, Ok(()));
+    session
+}
+
+fn hello() -> Hello {
+    Hello {
+        min_version: 1,
+        max_version: 1,
+        features: vec![],
+        session: SessionId::from_bytes([1; 16]),
+        software: String::new(),
+        name: String::new(),
+        unix_millis: 0,
+    }
+}
+
+fn an_open() -> Open {
+    let Ok(target) = "service:web".parse() else {
+        panic!("a service may have this name");
+    };
+    Open {
+        target,
+        class: Class::Api,
+        trace: TraceId::from_bytes([7; 16]),
+        principal: String::new(),
+    }
+}
+
+/// The header of [`an_open`] with this id, which must be below 128.
+fn header(id: u8) -> Vec<u8> {
+    let mut open = vec![0x08, id, 0x12, 11];
+    open.extend_from_slice(b"service:web");
+    open.extend([0x22, 16]);
+    open.extend([7; 16]);
+    [&[0x0a, u8::try_from(open.len()).unwrap_or_default()][..], &open].concat()
+}
+
+/// A frame without its length.
+fn content(framed: &[u8]) -> Vec<u8> {
+    let mut reader = FrameReader::new(MAX_CONTROL_FRAME);
+    reader.push(framed);
+    match reader.next_frame() {
+        Ok(Some(frame)) => frame.to_vec(),
+        other => panic!("what we wrote is no frame: {other:?}"),
+    }
+}

@@ -1,0 +1,258 @@
+//! Requests and answers of version 1. Fields are added, never given a second meaning. Times are RFC 3339 in UTC.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, TokenId, UserName, Zone};
+
+/// `POST /v1/tokens`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// The only name that a node may take with it.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+    /// The labels that nodes get.
+    #[serde(default)]
+    pub labels: Labels,
+    /// For how long it is good, in seconds.
+    pub ttl_seconds: u64,
+    /// How many nodes may join with it.
+    pub uses: u32,
+}
+
+/// A new token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewToken {
+    /// The public half, by which it is listed and revoked.
+    pub id: TokenId,
+    /// The token, to be given to the edge. It is shown this once.
+    pub token: String,
+    /// Its last second.
+    pub expires_at: String,
+}
+
+/// `GET /v1/tokens`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenList {
+    /// Oldest first.
+    pub tokens: Vec<TokenView>,
+}
+
+/// A token without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenView {
+    /// The public half.
+    pub id: TokenId,
+    /// What it is still worth.
+    pub state: TokenState,
+    /// The only name that a node may take with it.
+    pub name: Option<NodeName>,
+    /// The labels that nodes get.
+    pub labels: Labels,
+    /// How many more nodes may join with it.
+    pub uses_left: u32,
+    /// When it was made.
+    pub created_at: String,
+    /// Its last second.
+    pub expires_at: String,
+}
+
+/// What a token is still worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenState {
+    /// A node may join with it.
+    Valid,
+    /// As many nodes have joined as may.
+    Spent,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+/// `GET /v1/nodes`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeList {
+    /// By name.
+    pub nodes: Vec<NodeView>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its id.
+    pub id: NodeId,
+    /// Whether it can be reached.
+    pub state: Connection,
+    /// Since when.
+    pub since: String,
+    /// Why it is offline; nothing if it is online or has never connected.
+    pub reason: Option<String>,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<String>,
+    /// What the operator says about it.
+    pub labels: Labels,
+    /// What it offers.
+    pub services: Vec<Service>,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// When it joined.
+    pub enrolled_at: String,
+}
+
+/// Whether a node can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// It has a session.
+    Online,
+    /// It has none.
+    Offline,
+}
+
+/// `GET /v1/nodes/{name}`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeDetail {
+    /// The node.
+    #[serde(flatten)]
+    pub node: NodeView,
+    /// Its certificates, newest first.
+    pub certificates: Vec<CertificateView>,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// When it was issued.
+    pub issued_at: String,
+    /// Its last second.
+    pub expires_at: String,
+}
+
+/// `PATCH /v1/nodes/{name}/labels`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditLabels {
+    /// Labels to set, as pairs of key and value.
+    #[serde(default)]
+    pub set: Vec<(String, String)>,
+    /// Keys to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// The answer to what has no other answer.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Done {}
+
+/// `POST /v1/nodes/{name}/ping`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pong {
+    /// The node.
+    pub node: NodeName,
+    /// The round trip through the tunnel, in milliseconds.
+    pub round_trip_ms: f64,
+}
+
+/// `POST /v1/users`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUser {
+    /// The name.
+    pub name: UserName,
+    /// The groups it belongs to.
+    #[serde(default)]
+    pub groups: Vec<GroupName>,
+}
+
+/// A new user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewUser {
+    /// The name.
+    pub name: UserName,
+    /// The secret. It is shown this once.
+    pub secret: String,
+}
+
+/// `GET /v1/users`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserList {
+    /// By name.
+    pub users: Vec<UserView>,
+}
+
+/// A user without the secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserView {
+    /// The name.
+    pub name: UserName,
+    /// The groups it belongs to.
+    pub groups: Vec<GroupName>,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's version.
+    pub version: String,
+    /// The cluster that it serves.
+    pub cluster: ClusterId,
+    /// The suffix of the nodes' names.
+    pub zone: Zone,
+    /// The nodes by condition.
+    pub nodes: NodeCounts,
+    /// When the issuing authority has to be rotated at the latest.
+    pub authority_expires_at: String,
+    /// What the running gateway says.
+    #[serde(flatten)]
+    pub gateway: GatewayStatus,
+}
+
+/// How many nodes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCounts {
+    /// Connected now.
+    pub online: usize,
+    /// Enrolled and not connected.
+    pub offline: usize,
+    /// Revoked and not yet removed.
+    pub revoked: usize,
+}
+
+/// What only a running gateway knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// When it was started.
+    pub started_at: String,
+    /// Where it listens.
+    pub listen: Listening,
+    /// Streams open to nodes.
+    pub streams: u64,
+}
+
+/// The addresses that a gateway is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// For edges.
+    pub public: SocketAddr,
+    /// For users.
+    pub proxy: SocketAddr,
+    /// For monitoring.
+    pub metrics: SocketAddr,
+}
+
+/// `POST /v1/backup`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The file to write: absolute, and as the gateway sees it.
+    pub path: PathBuf,
+}

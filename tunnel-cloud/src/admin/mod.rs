@@ -1,0 +1,96 @@
+//! The gateway's admin API: HTTP/JSON, versioned by path, served on a Unix socket to whoever may open it.
+//!
+//! A command in the absence of a running gateway calls the very same router in its own process, on the state that it
+//! then owns alone; so there is one way to change anything. The answers are in [`api`].
+
+pub mod api;
+mod error;
+mod nodes;
+mod status;
+mod tokens;
+mod users;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    routing::{delete, get, patch, post},
+};
+use tunnel_daemon::error::{CliError, Exit};
+use tunnel_model::{NodeId, Reason, Refusal};
+
+use crate::{config::Config, state::State};
+
+pub use error::{ApiError, exit_of};
+
+/// What the API asks of the live sessions with nodes.
+#[async_trait]
+pub trait Sessions: Send + Sync + 'static {
+    /// Measures a round trip to the agent of a node, through the tunnel.
+    async fn ping(&self, node: NodeId) -> Result<Duration, Refusal>;
+
+    /// Ends the session of a node, if it has one, and tells it why. Does not wait for the end.
+    fn disconnect(&self, node: NodeId, why: Reason);
+
+    /// How things are.
+    fn status(&self) -> api::GatewayStatus;
+}
+
+/// What the API works on; clones share it.
+#[derive(Clone)]
+pub struct AppState {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Store, directory, users and keys.
+    pub state: Arc<State>,
+    /// The live sessions; `None` where no gateway runs.
+    pub sessions: Option<Arc<dyn Sessions>>,
+}
+
+/// The API.
+pub fn router(app: AppState) -> Router {
+    Router::new()
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{name}", get(nodes::show).delete(nodes::remove))
+        .route("/v1/nodes/{name}/labels", patch(nodes::label))
+        .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
+        .route("/v1/nodes/{name}/ping", post(nodes::ping))
+        .route("/v1/users", get(users::list).post(users::create))
+        .route("/v1/users/{name}", delete(users::remove))
+        .route("/v1/status", get(status::status))
+        .route("/v1/backup", post(status::backup))
+        .fallback(unknown)
+        .with_state(app)
+}
+
+async fn unknown() -> ApiError {
+    CliError::new(
+        Exit::Failure,
+        "admin-unknown-request",
+        "this version of the gateway knows no such request",
+    )
+    .with_hint("use the command of the gateway's own version")
+    .into()
+}
+
+impl AppState {
+    fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
+        self.sessions.as_deref().ok_or_else(|| {
+            CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
+                .with_hint("start it with `tunnel-cloud serve`")
+                .into()
+        })
+    }
+
+    fn disconnect(&self, node: NodeId, why: Reason) {
+        if let Some(sessions) = &self.sessions {
+            sessions.disconnect(node, why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

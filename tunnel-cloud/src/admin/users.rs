@@ -1,0 +1,60 @@
+//! Users.
+
+use std::time::SystemTime;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+};
+use tunnel_daemon::error::{CliError, Exit};
+use tunnel_identity::UnixTime;
+use tunnel_model::UserName;
+
+use super::{
+    AppState,
+    api::{CreateUser, Done, NewUser, UserList, UserView},
+    error::{Answer, read},
+};
+
+pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<NewUser> {
+    let CreateUser { name, groups } = read(&body)?;
+    let now = UnixTime::from(SystemTime::now());
+    let secret = app.state.users.create(name.clone(), groups, now).await?;
+    tracing::info!(user = %name, "user created");
+    Ok(Json(NewUser {
+        name,
+        secret: secret.to_string(),
+    }))
+}
+
+pub(super) async fn list(State(app): State<AppState>) -> Json<UserList> {
+    let users = app.state.users.list();
+    Json(UserList {
+        users: users
+            .into_iter()
+            .map(|user| UserView {
+                name: user.name,
+                groups: user.groups,
+                created_at: UnixTime::from_secs(user.created_at).to_string(),
+            })
+            .collect(),
+    })
+}
+
+pub(super) async fn remove(State(app): State<AppState>, Path(name): Path<String>) -> Answer<Done> {
+    // What cannot be a name is the name of no user.
+    let removed = match name.parse::<UserName>() {
+        Ok(name) => app.state.users.remove(&name).await?,
+        Err(_) => false,
+    };
+    if !removed {
+        return Err(
+            CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}"))
+                .with_hint("`tunnel-cloud users ls` lists them")
+                .into(),
+        );
+    }
+    tracing::info!(user = name, "user removed");
+    Ok(Json(Done {}))
+}

@@ -1,0 +1,280 @@
+//! What can be said on the command line. The texts here are the help and the man pages.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use tunnel_daemon::{
+    cli::{ConfigCommand, GenerateCommand},
+    output::OutputArg,
+};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, UserName, Zone};
+
+/// The gateway: edges dial out to it, operators reach the edges through it
+#[derive(Debug, Parser)]
+#[command(name = "tunnel-cloud", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TUNNEL_CLOUD_CONFIG",
+        default_value = "/etc/tunnel/cloud.toml"
+    )]
+    pub config: PathBuf,
+    /// How data is printed
+    #[command(flatten)]
+    pub output: OutputArg,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new cluster: keys, store, first user, and the configuration file
+    Init(InitArgs),
+    /// Run the gateway
+    Serve,
+    /// Run a gateway and a few edges over a simulated thin link, to try things out
+    Lab(LabArgs),
+    /// Look at the configuration
+    Config {
+        /// What to look at
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Join tokens, which let edges become nodes
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Nodes, the edges that have joined
+    Nodes {
+        /// What to do
+        #[command(subcommand)]
+        command: NodesCommand,
+    },
+    /// Users, the people and programs that reach nodes
+    Users {
+        /// What to do
+        #[command(subcommand)]
+        command: UsersCommand,
+    },
+    /// How the running gateway is
+    Status,
+    /// Measure round trips to a node's agent, through the tunnel
+    Ping {
+        /// The node's name
+        node: String,
+        /// How many
+        #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// Copy the store to a new file, while the gateway works; keep a copy of the keys in STATE/keys too, once
+    Backup {
+        /// The file to write
+        path: PathBuf,
+    },
+    /// Completions and man pages
+    #[command(flatten)]
+    Generate(GenerateCommand),
+}
+
+/// The arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The directory for keys and store; must not exist, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Where edges reach this gateway
+    #[arg(long, value_name = "HOST:PORT")]
+    pub public: GatewayAddr,
+    /// Where the proxy for users listens
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7080")]
+    pub proxy: SocketAddr,
+    /// The suffix of the nodes' names
+    #[arg(long, default_value = "tunnel")]
+    pub zone: Zone,
+}
+
+/// The arguments of `lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// How many edges
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub nodes: u16,
+    /// The link of each edge: rate, round-trip delay, loss
+    #[arg(long, default_value = "3mbit,60ms,1%", value_name = "RATE,DELAY,LOSS")]
+    pub link: String,
+    /// Prove the path end to end, and exit
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// The commands for join tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, alone; it is shown this once
+    Create(TokenArgs),
+    /// List tokens, without their secrets
+    Ls,
+    /// Make a token useless
+    Revoke {
+        /// The token's id, as `token ls` lists it
+        id: String,
+    },
+}
+
+/// The arguments of `token create`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The only name that a node may take with it
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// A label that the nodes get; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// For how long it is good: 90s, 30m, 1h, 7d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub ttl: Duration,
+    /// How many nodes may join with it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+}
+
+/// The commands for nodes.
+#[derive(Debug, Subcommand)]
+pub enum NodesCommand {
+    /// List nodes
+    Ls,
+    /// Show one node
+    Show {
+        /// Its name
+        node: String,
+    },
+    /// Set and remove labels of a node
+    Label {
+        /// Its name
+        node: String,
+        /// KEY=VALUE sets a label, KEY- removes it
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label_edit)]
+        edits: Vec<LabelEdit>,
+    },
+    /// Forget a node: its certificate is worth nothing, its name is free
+    Rm {
+        /// Its name
+        node: String,
+    },
+    /// Revoke a node: its certificate is worth nothing, its session is cut, its name stays taken
+    Revoke {
+        /// Its name
+        node: String,
+    },
+}
+
+/// The commands for users.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Make a user and print the secret, alone; it is shown this once
+    Create {
+        /// The user's name
+        name: UserName,
+        /// The groups it belongs to, with commas between; members of `admins` reach everything that edges allow
+        #[arg(long = "groups", alias = "group", value_name = "GROUP", value_delimiter = ',')]
+        groups: Vec<GroupName>,
+    },
+    /// List users
+    Ls,
+    /// Remove a user, whose secret is worth nothing from then on
+    Rm {
+        /// The user's name
+        name: String,
+    },
+}
+
+/// One change of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelEdit {
+    /// The label is to have this value.
+    Set(String, String),
+    /// The label is to go.
+    Remove(String),
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    Labels::parse([text]).map_err(|error| error.to_string())?;
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn label_edit(text: &str) -> Result<LabelEdit, String> {
+    match text.strip_suffix('-').filter(|key| !key.contains('=')) {
+        Some("") => Err("there is no key before the '-'".to_owned()),
+        Some(key) => Ok(LabelEdit::Remove(key.to_owned())),
+        None => label(text).map(|(key, value)| LabelEdit::Set(key, value)),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = |text: &str| match text {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(24 * 3600),
+        _ => None,
+    };
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(at);
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .zip(unit(rest))
+        .and_then(|(n, unit)| n.checked_mul(unit));
+    match seconds {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err("write a whole number and a unit: 90s, 30m, 1h, 7d".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
+        for bad in [
+            "",
+            "1",
+            "h",
+            "0h",
+            "-1h",
+            "1.5h",
+            "1h30m",
+            "99999999999999999999d",
+            "1 h",
+            "١h",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_trailing_hyphen_removes_a_label() {
+        assert_eq!(label_edit("a=b"), Ok(LabelEdit::Set("a".to_owned(), "b".to_owned())));
+        assert_eq!(label_edit("a=b-"), Ok(LabelEdit::Set("a".to_owned(), "b-".to_owned())));
+        assert_eq!(label_edit("a-"), Ok(LabelEdit::Remove("a".to_owned())));
+        assert!(label_edit("-").is_err() && label_edit("a").is_err());
+    }
+}

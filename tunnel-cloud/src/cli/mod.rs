@@ -1,0 +1,64 @@
+//! The command line of `tunnel-cloud`.
+//!
+//! Commands that look at or change the gateway make requests of the admin API ([`gateway`]), whether a gateway runs or
+//! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
+
+mod args;
+mod gateway;
+mod init;
+mod lab;
+mod nodes;
+mod ping;
+mod serve;
+mod status;
+mod tokens;
+mod users;
+
+use clap::CommandFactory;
+use tunnel_daemon::{
+    cli::ConfigCommand,
+    config as files,
+    error::CliError,
+    output::{self, OutputFormat},
+};
+
+pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use serve::serve;
+
+use crate::config::{Config, RawConfig};
+use gateway::Gateway;
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> Result<(), CliError> {
+    let format = cli.output.output;
+    let load = || Config::load(&cli.config);
+    match cli.command {
+        Command::Init(args) => init::run(&cli.config, args, format).await,
+        Command::Serve => serve(load()?).await,
+        Command::Lab(args) => lab::run(args, format).await,
+        Command::Config { command } => config(command, &load, format),
+        Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
+        Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
+        Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Generate(generate) => generate.run(Cli::command()),
+    }
+}
+
+fn config(
+    command: ConfigCommand,
+    load: &dyn Fn() -> Result<Config, files::ConfigError>,
+    format: OutputFormat,
+) -> Result<(), CliError> {
+    match command {
+        ConfigCommand::Check => {
+            load()?;
+            output::message("the configuration is good");
+            Ok(())
+        }
+        ConfigCommand::Show => output::data(files::show(&load()?, format)?.trim_end()),
+        ConfigCommand::Schema => output::data(&files::schema::<RawConfig>()),
+    }
+}

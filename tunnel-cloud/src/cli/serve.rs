@@ -1,0 +1,34 @@
+//! `serve`: the gateway itself.
+
+use tunnel_daemon::{
+    error::{CliError, Exit},
+    logs, sdnotify,
+    shutdown::{self, Deadlines, Signals, Tasks},
+};
+
+use crate::{config::Config, gateway};
+
+/// Runs the gateway until it is told to stop.
+pub async fn serve(config: Config) -> Result<(), CliError> {
+    logs::init(&config.log)?;
+    let signals = Signals::install()
+        .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot take over signals: {error}")))?;
+    let tasks = Tasks::new();
+    let running = gateway::start(config, &tasks).await?;
+    let listening = running.listening;
+    tracing::info!(
+        public = %listening.public,
+        proxy = %listening.proxy,
+        metrics = %listening.metrics,
+        "gateway up"
+    );
+    tasks.spawn_aside(sdnotify::watchdog(|| true));
+    tasks.spawn_aside(async move {
+        running.readiness.wait_ready().await;
+        sdnotify::ready("serving");
+    });
+    let ended = shutdown::run(&tasks, signals, Deadlines::default()).await;
+    // Sessions that were cut have gone offline only now.
+    running.state.directory.flush().await?;
+    ended.map(drop).map_err(CliError::from)
+}

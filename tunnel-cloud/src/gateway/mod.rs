@@ -1,0 +1,160 @@
+//! The running gateway: everything bound, then every loop started.
+
+mod sessions;
+mod watch;
+
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tunnel_carrier::quic::{self, Server};
+use tunnel_daemon::{
+    accept::{AcceptMetrics, Acceptor},
+    admin::{self as admin_socket, AdminListener},
+    error::{CliError, Exit},
+    metrics::Metrics,
+    probes::Probes,
+    readiness::Readiness,
+    shutdown::Tasks,
+};
+use tunnel_identity::{UnixTime, tls};
+use tunnel_model::{Policy, SessionId};
+
+use self::sessions::LiveSessions;
+use crate::{
+    admin::{self, AppState, api::Listening},
+    config::Config,
+    ingress::{self, IngressMetrics},
+    state::State,
+    tunnel::{self, Context, Gateway, Registry, TunnelMetrics},
+};
+
+/// Connections at once to the metrics and admin listeners: a few scrapers and operators.
+const MAX_LOCAL_CONNECTIONS: usize = 64;
+
+/// A gateway that has been started. Its tasks end with the [`Tasks`] they were given to.
+pub struct Running {
+    /// Where it listens.
+    pub listening: Listening,
+    /// Store, directory, users and keys.
+    pub state: Arc<State>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// Whether it works, by round trips of its own.
+    pub readiness: Readiness,
+}
+
+/// Opens the state, binds every listener and starts every loop. On an error, nothing is left running but what `tasks`
+/// will end.
+pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
+    let state = Arc::new(State::open(&config).await?);
+    let now = UnixTime::from(SystemTime::now());
+    watch::rotate_if_due(&state.keys, &config, now)?;
+    let credential = state.keys.gateway().map_err(key_error)?;
+    let root = state.authority.root().clone();
+    let tls = tls::server_config(&credential, &root).map_err(|e| {
+        CliError::new(
+            Exit::Failure,
+            "gateway-tls",
+            format!("the gateway's certificate is unusable: {e}"),
+        )
+    })?;
+
+    let limits = quic::Limits {
+        max_streams: config.limits.streams_per_node.get(),
+        ..quic::Limits::gateway()
+    };
+    let edges = Server::bind(config.listen.public, tls, &limits)
+        .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
+    let proxy = bind("listen.proxy", config.listen.proxy).await?;
+    let probes = bind("listen.metrics", config.listen.metrics).await?;
+    let commands = AdminListener::bind(&config.admin)?;
+    let local =
+        |key, address: io::Result<SocketAddr>| address.map_err(|e| cannot_listen(key, config.listen.public, &e));
+    let listening = Listening {
+        public: local("listen.public", edges.local_addr())?,
+        proxy: local("listen.proxy", proxy.local_addr())?,
+        metrics: local("listen.metrics", probes.local_addr())?,
+    };
+
+    let metrics = Metrics::new("tunnel_cloud");
+    metrics.register_build(env!("CARGO_PKG_VERSION"));
+    let accepting = AcceptMetrics::new(&metrics);
+    let registry = Arc::new(Registry::new(TunnelMetrics::new(&metrics)));
+    let readiness = Readiness::new();
+
+    let saving = Arc::clone(&state);
+    let flushing = tasks.flushing();
+    tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
+    let context = Context {
+        directory: Arc::clone(&state.directory),
+        store: Arc::clone(&state.store),
+        registry: Arc::clone(&registry),
+        authority: Arc::clone(&state.authority),
+        run: SessionId::random(&mut rand::rng()),
+        limits: config.limits.clone(),
+    };
+    tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
+    let gateway = Gateway {
+        zone: config.zone.clone(),
+        users: Arc::clone(&state.users),
+        policy: Policy,
+        directory: Arc::clone(&state.directory),
+        registry: Arc::clone(&registry),
+    };
+    let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
+    tasks.spawn_critical(
+        "proxy",
+        ingress::serve(
+            Acceptor::new(proxy, connections, &accepting, "proxy"),
+            Arc::new(gateway),
+            ingress::Limits::default(),
+            IngressMetrics::new(&metrics),
+            tasks.clone(),
+        ),
+    );
+    let probing = Probes {
+        metrics,
+        readiness: readiness.clone(),
+        live: Arc::new(|| true),
+    };
+    let probes = Acceptor::new(probes, MAX_LOCAL_CONNECTIONS, &accepting, "metrics");
+    tasks.spawn_critical("metrics", probing.serve(probes, tasks.flushing()));
+    let app = AppState {
+        config: Arc::new(config),
+        state: Arc::clone(&state),
+        sessions: Some(Arc::new(LiveSessions::new(Arc::clone(&registry), listening))),
+    };
+    let commands = Acceptor::new(commands, MAX_LOCAL_CONNECTIONS, &accepting, "admin");
+    let router = TowerToHyperService::new(admin::router(app));
+    tasks.spawn_critical("admin socket", admin_socket::serve(commands, router, tasks.flushing()));
+    tasks.spawn_aside(watch::watch(readiness.clone(), listening, root, Arc::clone(&state)));
+
+    Ok(Running {
+        listening,
+        state,
+        registry,
+        readiness,
+    })
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, CliError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| cannot_listen(key, address, &error))
+}
+
+fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> CliError {
+    let message = format!("cannot listen on {address} (key {key:?}): {error}");
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has it; stop that one, or change the key",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; take a higher one, or grant CAP_NET_BIND_SERVICE"
+        }
+        _ => "is the address one of this machine?",
+    };
+    CliError::new(Exit::Failure, "listen", message).with_hint(hint)
+}
+
+fn key_error(error: tunnel_identity::FileError) -> CliError {
+    CliError::new(Exit::Failure, error.code(), error.to_string())
+}

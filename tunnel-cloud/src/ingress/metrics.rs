@@ -1,0 +1,94 @@
+//! What the ways in count.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
+use tunnel_daemon::metrics::Metrics;
+use tunnel_model::Reason;
+
+/// How a stream was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// HTTP CONNECT.
+    Connect,
+    /// A plain HTTP request, proxied.
+    Plain,
+    /// A plain HTTP request that became something else, such as a WebSocket.
+    Upgrade,
+    /// SOCKS5.
+    Socks5,
+}
+
+impl Way {
+    /// The way as it stands in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Plain => "plain",
+            Self::Upgrade => "upgrade",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
+
+/// Counters of the ways in; clones share them. Connections are counted by whoever accepts them.
+#[derive(Debug, Clone)]
+pub struct IngressMetrics {
+    requests: Family<WayLabel, Counter>,
+    refusals: Family<ReasonLabel, Counter>,
+    turned_away: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WayLabel {
+    way: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+impl IngressMetrics {
+    /// Registers `proxy_requests`, `proxy_refusals` and `proxy_turned_away`; once per process.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            requests: metrics.register("proxy_requests", "Requests granted, by way in", Family::default()),
+            refusals: metrics.register("proxy_refusals", "Requests refused, by reason", Family::default()),
+            turned_away: metrics.register(
+                "proxy_turned_away",
+                "Connections reset at once because their address had too many",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// Requests granted by this way.
+    pub fn requests(&self, way: Way) -> u64 {
+        self.requests.get_or_create(&WayLabel { way: way.as_str() }).get()
+    }
+
+    /// Requests refused for this reason.
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        let label = ReasonLabel {
+            reason: reason.as_str(),
+        };
+        self.refusals.get_or_create(&label).get()
+    }
+
+    pub(super) fn granted(&self, way: Way) {
+        self.requests.get_or_create(&WayLabel { way: way.as_str() }).inc();
+    }
+
+    pub(super) fn refused(&self, reason: Reason) {
+        let label = ReasonLabel {
+            reason: reason.as_str(),
+        };
+        self.refusals.get_or_create(&label).inc();
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.turned_away.inc();
+    }
+}

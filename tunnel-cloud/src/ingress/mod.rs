@@ -1,0 +1,73 @@
+//! The ways into the gateway: one proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5.
+//!
+//! [`serve`] accepts connections, tells the protocols apart by their first byte, finds out who asks and what for, and
+//! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
+//! that come back are relayed, with both directions ending on their own.
+//!
+//! | module | what |
+//! |---|---|
+//! | `server` | accept loop, limits, drain |
+//! | `http1` | CONNECT and plain proxying: strict parsing, body framing, keep-alive, Upgrade |
+//! | `socks5` | RFC 1928 and 1929 |
+//! | `relay` | two byte streams joined, once a protocol has nothing more to say |
+//! | `client` | the caller's socket, which breaks unless it is ended on purpose |
+//!
+//! # A cut never looks like an end
+//! A stream that is dropped without `shutdown` is reset, in both senses: the caller's socket has lingering off from
+//! the start, so that every way out of the code but the deliberate one (and the death of the process too) resets it.
+
+mod client;
+mod credential;
+mod http1;
+mod metrics;
+mod relay;
+mod server;
+mod session;
+mod socks5;
+mod trace;
+
+use std::{future::Future, net::SocketAddr};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tunnel_model::{Class, Destination, Principal, Refusal, TraceId, Zone};
+
+pub use credential::{Credential, Secret};
+pub use metrics::{IngressMetrics, Way};
+pub use server::{CONNECTIONS, Limits, serve};
+
+/// What lies behind the ways in: who may come, and how to get there.
+pub trait Dial: Send + Sync + 'static {
+    /// A byte stream to a target.
+    ///
+    /// `shutdown` ends the caller's direction and leaves the other open. Dropping the stream without it resets both.
+    /// A read that returns no bytes is the target's own end; a cut is an error.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Finds out who asks. `None` is a caller who showed nothing; it is a refusal unless its address alone is enough.
+    fn authenticate(
+        &self,
+        credential: Option<Credential>,
+        client: SocketAddr,
+    ) -> impl Future<Output = Result<Principal, Refusal>> + Send;
+
+    /// The zone under which nodes have names.
+    fn zone(&self) -> &Zone;
+
+    /// Opens a stream, or says why not. Its deadline is its own; dropping the future gives up.
+    fn dial(&self, request: DialRequest) -> impl Future<Output = Result<Self::Stream, Refusal>> + Send;
+}
+
+/// One wish to reach something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialRequest {
+    /// Who asks.
+    pub principal: Principal,
+    /// What for.
+    pub destination: Destination,
+    /// How urgent the stream is.
+    pub class: Class,
+    /// The caller's trace, or one made here.
+    pub trace: TraceId,
+    /// Where the caller connected from.
+    pub client: SocketAddr,
+}

@@ -1,0 +1,123 @@
+//! One caller's connection, whatever it speaks.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::BytesMut;
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tunnel_model::{
+    Class, DEFAULT_SERVICES, Destination, ParseDestinationError, Principal, Reason, Refusal, Target, TraceId,
+};
+
+use super::{
+    Dial, DialRequest, IngressMetrics, Limits,
+    client::{Client, READ, broken},
+    http1, socks5,
+};
+
+/// What the protocols need to serve one connection.
+pub(crate) struct Session<D> {
+    pub(crate) gateway: Arc<D>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: IngressMetrics,
+    /// Cancelled when no further request is taken.
+    pub(crate) stopping: CancellationToken,
+    /// Where the caller connected from.
+    pub(crate) peer: SocketAddr,
+}
+
+/// Why there is no stream.
+pub(crate) enum NotDialled {
+    /// The caller is to be told.
+    Refused(Refusal),
+    /// There is nobody left to tell.
+    CallerGone,
+}
+
+impl<D: Dial> Session<D> {
+    /// Serves the connection to its end.
+    pub(crate) async fn run(self, mut client: Client) {
+        let deadline = Instant::now() + self.limits.handshake;
+        let mut buf = BytesMut::with_capacity(READ);
+        let first = tokio::select! {
+            read = timeout_at(deadline, client.read_buf(&mut buf)) => read,
+            () = self.stopping.cancelled() => return client.finish().await,
+        };
+        match first {
+            Ok(Ok(0)) => client.finish().await,
+            Ok(Ok(_)) if buf[0] == socks5::VERSION => socks5::run(self, client, buf, deadline).await,
+            Ok(Ok(_)) => http1::run(self, client, buf, deadline).await,
+            Ok(Err(_)) | Err(_) => tracing::debug!(client = %self.peer, "a caller said nothing"),
+        }
+    }
+
+    /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.
+    pub(crate) fn destination(&self, host: &str, port: u16) -> Result<Destination, Refusal> {
+        Destination::new(host, port, self.gateway.zone()).map_err(|error| {
+            let reason = match error {
+                ParseDestinationError::NotAName { .. } => Reason::Denied,
+                ParseDestinationError::NoPort(_) | ParseDestinationError::BadPort(_) => Reason::BadRequest,
+            };
+            Refusal::new(reason, error.to_string())
+        })
+    }
+
+    /// Opens a stream, or gives up when the caller does. What the caller sends ahead is kept.
+    pub(crate) async fn dial(
+        &self,
+        client: &mut Client,
+        ahead: &mut BytesMut,
+        principal: Principal,
+        destination: Destination,
+        trace: TraceId,
+    ) -> Result<D::Stream, NotDialled> {
+        let class = class_of(&destination.target);
+        let request = DialRequest {
+            principal,
+            destination,
+            class,
+            trace,
+            client: self.peer,
+        };
+        tokio::select! {
+            dialled = self.gateway.dial(request) => dialled.map_err(NotDialled::Refused),
+            _ = broken(client, ahead) => Err(NotDialled::CallerGone),
+        }
+    }
+
+    /// Counts and notes a refusal.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason);
+        tracing::debug!(client = %self.peer, code = %refusal.reason, message = %refusal.message, "refused");
+    }
+}
+
+/// The class of a stream to this target; the services that every edge has are ranked as their ports are.
+fn class_of(target: &Target) -> Class {
+    match target {
+        Target::Port(port) => Class::of_port(*port),
+        Target::Tcp(address) => Class::of_port(address.port()),
+        Target::Service(name) => {
+            let known = DEFAULT_SERVICES.iter().find(|(known, _)| *known == name.as_str());
+            known.map_or_else(Class::default, |&(_, port)| Class::of_port(port))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keystroke_ranks_above_a_request_and_a_request_above_a_scrape() {
+        let class = |target: &str| class_of(&target.parse().unwrap());
+        assert_eq!(class("port:22"), Class::Interactive);
+        assert_eq!(class("service:ssh"), Class::Interactive);
+        assert_eq!(class("service:node-exporter"), Class::Metrics);
+        assert_eq!(class("service:web"), Class::Api);
+        assert_eq!(class("tcp:10.0.0.1:22"), Class::Interactive);
+    }
+}

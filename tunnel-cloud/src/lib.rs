@@ -1,0 +1,15 @@
+//! The gateway: edges dial out to it, operators reach the edges through it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod directory;
+pub mod gateway;
+pub mod ingress;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod state;
+pub mod store;
+pub mod tunnel;
+pub mod users;

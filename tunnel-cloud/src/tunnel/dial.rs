@@ -1,0 +1,82 @@
+//! From a caller's wish to a stream: name, policy, session, edge. The first that says no is the answer.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tunnel_model::{Decision, Policy, Principal, Reason, Refusal, Zone};
+use tunnel_proto::Open;
+
+use super::Registry;
+use crate::{
+    directory::LiveDirectory,
+    ingress::{Credential, Dial, DialRequest},
+    users::Users,
+};
+
+/// How long an edge and its target may take to answer. The edge's own deadline is shorter, so that its reason arrives.
+const DIAL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// What the ways in see of the gateway.
+pub struct Gateway {
+    /// The zone under which nodes have names.
+    pub zone: Zone,
+    /// Who may come in.
+    pub users: Arc<Users>,
+    /// Who may reach what.
+    pub policy: Policy,
+    /// Who there is.
+    pub directory: Arc<LiveDirectory>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+}
+
+impl Dial for Gateway {
+    type Stream = tunnel_carrier::Stream;
+
+    async fn authenticate(&self, credential: Option<Credential>, _client: SocketAddr) -> Result<Principal, Refusal> {
+        let credential = credential.ok_or_else(|| {
+            let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
+            Refusal::new(Reason::Unauthenticated, message)
+        })?;
+        self.users.authenticate(&credential)
+    }
+
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
+        let DialRequest {
+            principal, destination, ..
+        } = &request;
+        // Rights come before the directory, so that names cannot be tried out without any.
+        if self.policy.decide(principal, &destination.node, &destination.target) == Decision::Deny {
+            let message = format!(
+                "{} may not reach {} on {}",
+                principal.name, destination.target, destination.node
+            );
+            return Err(Refusal::new(Reason::Denied, message));
+        }
+        let node = self.directory.reach(&destination.node)?;
+        let name = &destination.node;
+        let Some(tunnel) = self.registry.get(node) else {
+            return Err(Refusal::new(
+                Reason::NodeOffline,
+                format!("{name} has just lost its session; try again"),
+            ));
+        };
+        let open = Open {
+            target: destination.target.clone(),
+            class: request.class,
+            trace: request.trace,
+            principal: principal.name.to_string(),
+        };
+        match timeout(DIAL_DEADLINE, tunnel.open(&open)).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                let message = format!("{name} did not answer within {} s", DIAL_DEADLINE.as_secs());
+                Err(Refusal::new(Reason::TargetTimeout, message))
+            }
+        }
+    }
+}

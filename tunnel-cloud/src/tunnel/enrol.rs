@@ -1,0 +1,178 @@
+//! Join tokens and old certificates become new certificates.
+
+use rand::RngExt;
+use tracing::{info, warn};
+use tunnel_carrier::{
+    exchange,
+    quic::{self, Accepted},
+};
+use tunnel_identity::{
+    ChannelBinding, EXPORTER_LABEL, EnrolRequest, Expiry, Issued, NodeIdentity, PublicKey, RENEWABLE_FOR, RenewRequest,
+    Reply, Request, UnixTime, verify_enrol,
+};
+use tunnel_model::{NodeId, NodeName, Reason, Refusal};
+
+use super::{Context, now};
+use crate::store::{self, Certificate, Enrolment};
+
+/// Answers the one request of a connection.
+pub(super) async fn answer(context: &Context, accepted: &Accepted) {
+    let connection = &accepted.connection;
+    let from = connection.remote_address();
+    let (question, answering) = match exchange::question(connection).await {
+        Ok(asked) => asked,
+        Err(refusal) => {
+            quic::close(connection, &refusal);
+            return;
+        }
+    };
+    let result = match Request::decode(&question) {
+        Ok(Request::Enrol(request)) => enrol(context, accepted, &request).await,
+        Ok(Request::Renew(request)) => renew(context, accepted, &request).await,
+        Err(error) => Err(Refusal::new(Reason::BadRequest, error.to_string())),
+    };
+    let metrics = context.registry.metrics();
+    metrics.certificate(result.as_ref().map(|_| ()).map_err(|refusal| refusal.reason));
+    let reply = match result {
+        Ok(issued) => Reply::Issued(issued),
+        Err(refusal) => {
+            warn!(%from, reason = %refusal.reason, detail = refusal.message, "no certificate given");
+            Reply::Refused(refusal)
+        }
+    };
+    match reply.encode() {
+        // Whether the edge still hears it is its own affair: what it got is recorded.
+        Ok(bytes) => drop(answering.answer(&bytes).await),
+        Err(error) => quic::close(connection, &Refusal::new(Reason::Internal, error.to_string())),
+    }
+}
+
+/// Checks the token's proof, makes the certificate, and spends the token durably before the certificate leaves.
+async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -> Result<Issued, Refusal> {
+    let now = now();
+    let mut exporter = [0; 32];
+    accepted
+        .connection
+        .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
+        .map_err(|_| internal("the connection gives no exporter"))?;
+    let token = context.store.token(request.token()).await.map_err(store_failed)?;
+    let grant = token.map(|token| token.grant());
+    let binding = ChannelBinding::new(exporter);
+    let verified = verify_enrol(request, grant.as_ref(), &binding, now).map_err(|e| e.to_refusal())?;
+
+    let id = NodeId::random(&mut rand::rng());
+    let name = match verified.name {
+        Some(name) => name,
+        None => generated_name(&mut rand::rng())?,
+    };
+    let certificate = issue(context, &verified.public_key, id, &name, now)?;
+    context
+        .directory
+        .enrol(Enrolment {
+            token: verified.token,
+            id,
+            name: name.clone(),
+            services: Vec::new(),
+            agent_version: String::new(),
+            serial: certificate.identity.serial.to_string(),
+            not_after: certificate.identity.validity.not_after.secs(),
+            now: now.secs(),
+        })
+        .await
+        .map_err(not_enrolled)?;
+    info!(node = %name, %id, from = %accepted.connection.remote_address(), "node enrolled");
+    Ok(certificate.issued)
+}
+
+/// A node that shows its certificate, expired or not, gets the next one.
+async fn renew(context: &Context, accepted: &Accepted, request: &RenewRequest) -> Result<Issued, Refusal> {
+    let now = now();
+    let gone = |node, _: &_| context.directory.is_revoked(node);
+    let identity = NodeIdentity::from_chain(
+        &accepted.chain,
+        context.root(),
+        now,
+        Expiry::Within(RENEWABLE_FOR),
+        &gone,
+    )
+    .map_err(|error| super::session::certificate_refused(&error))?;
+    let record = context
+        .directory
+        .read(|all| all.get(identity.node).cloned())
+        .ok_or_else(super::revoked)?;
+    let key = request
+        .public_key()
+        .map_err(|e| Refusal::new(Reason::BadRequest, e.to_string()))?;
+    let certificate = issue(context, &key, identity.node, &record.name, now)?;
+    context
+        .store
+        .renew(Certificate {
+            serial: certificate.identity.serial.to_string(),
+            node: identity.node,
+            issued_at: now.secs(),
+            not_after: certificate.identity.validity.not_after.secs(),
+        })
+        .await
+        .map_err(|error| match error {
+            store::RenewError::UnknownNode | store::RenewError::Revoked => super::revoked(),
+            store::RenewError::Store(error) => store_failed(error),
+        })?;
+    info!(node = %record.name, expired = identity.expired, "certificate renewed");
+    Ok(certificate.issued)
+}
+
+struct NewCertificate {
+    issued: Issued,
+    identity: NodeIdentity,
+}
+
+fn issue(
+    context: &Context,
+    key: &PublicKey,
+    id: NodeId,
+    name: &NodeName,
+    now: UnixTime,
+) -> Result<NewCertificate, Refusal> {
+    let chain = context
+        .authority
+        .issue_node(key, id, name, now)
+        .map_err(|e| internal(&format!("the certificate cannot be signed: {e}")))?;
+    let identity = NodeIdentity::from_chain(&chain, context.root(), now, Expiry::Full, &|_, _: &_| false)
+        .map_err(|e| internal(&format!("the new certificate is not valid: {e}")))?;
+    Ok(NewCertificate {
+        issued: Issued {
+            chain,
+            name: name.clone(),
+            time: now,
+        },
+        identity,
+    })
+}
+
+/// A name for a node that brings none: short enough to type, long enough not to collide in a fleet.
+fn generated_name(rng: &mut impl rand::Rng) -> Result<NodeName, Refusal> {
+    let name = format!("edge-{:08x}", rng.random::<u32>());
+    name.parse().map_err(|_| internal("no name could be made"))
+}
+
+fn not_enrolled(error: store::EnrolError) -> Refusal {
+    match error {
+        // Another request was faster. It reads like any other token that is worth nothing.
+        store::EnrolError::Token(_) => tunnel_identity::EnrolError::Token.to_refusal(),
+        store::EnrolError::WrongName { .. } => tunnel_identity::EnrolError::Name.to_refusal(),
+        store::EnrolError::NameTaken { name } => Refusal::new(
+            Reason::Denied,
+            format!("a node named {name} has joined already; choose another --name, or remove the old node"),
+        ),
+        store::EnrolError::Store(error) => store_failed(error),
+    }
+}
+
+fn store_failed(error: store::StoreError) -> Refusal {
+    warn!(%error, "the store refuses");
+    Refusal::new(Reason::Overloaded, "the gateway cannot record it now; try again later")
+}
+
+fn internal(message: &str) -> Refusal {
+    Refusal::new(Reason::Internal, message)
+}

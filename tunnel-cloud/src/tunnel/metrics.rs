@@ -1,0 +1,66 @@
+//! What the edges' side counts. No label names a node: there may be 100,000 of them.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use tunnel_daemon::metrics::Metrics;
+use tunnel_model::Reason;
+
+/// Counters of the edges' side; clones share them.
+#[derive(Debug, Clone)]
+pub struct TunnelMetrics {
+    /// Nodes that are connected.
+    pub(super) online: Gauge,
+    ended: Family<ReasonLabel, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    issued: Counter,
+    not_issued: Family<ReasonLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+impl TunnelMetrics {
+    /// Registers everything; once per process.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            online: metrics.register("nodes_online", "Nodes that are connected", Gauge::default()),
+            ended: metrics.register("sessions_ended", "Sessions that ended, by reason", Family::default()),
+            refused: metrics.register(
+                "nodes_refused",
+                "Nodes turned away at the door, by reason",
+                Family::default(),
+            ),
+            issued: metrics.register("certificates_issued", "Certificates given to nodes", Counter::default()),
+            not_issued: metrics.register(
+                "certificates_refused",
+                "Enrolments and renewals refused, by reason",
+                Family::default(),
+            ),
+        }
+    }
+
+    pub(super) fn session_ended(&self, reason: Reason) {
+        self.ended.get_or_create(&label(reason)).inc();
+    }
+
+    pub(super) fn node_refused(&self, reason: Reason) {
+        self.refused.get_or_create(&label(reason)).inc();
+    }
+
+    pub(super) fn certificate(&self, result: Result<(), Reason>) {
+        match result {
+            Ok(()) => self.issued.inc(),
+            Err(reason) => self.not_issued.get_or_create(&label(reason)).inc(),
+        };
+    }
+}
+
+fn label(reason: Reason) -> ReasonLabel {
+    ReasonLabel {
+        reason: reason.as_str(),
+    }
+}

@@ -1,0 +1,57 @@
+//! The edges' way in: QUIC connections, enrolment, live sessions, and dialling through them.
+//!
+//! | module | what |
+//! |---|---|
+//! | `listener` | accepts connections and sends each where its purpose says |
+//! | `enrol` | join tokens and old certificates become new certificates |
+//! | `session` | the life of one node's session, from its certificate to its end |
+//! | [`registry`] | who is connected: one session for each node, the newest |
+//! | [`dial`] | the ways in meet the sessions: name, policy, session, edge |
+
+pub mod dial;
+mod enrol;
+mod listener;
+mod metrics;
+pub mod registry;
+mod session;
+
+use std::{sync::Arc, time::SystemTime};
+
+use tunnel_identity::{Authority, ClusterRoot, UnixTime};
+use tunnel_model::SessionId;
+
+pub use dial::Gateway;
+pub use listener::serve;
+pub use metrics::TunnelMetrics;
+pub use registry::Registry;
+pub(crate) use session::revoked;
+
+use crate::{config::RawLimits, directory::LiveDirectory, store::Store};
+
+/// What the edges' side of a gateway works with.
+pub struct Context {
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// Who there is.
+    pub directory: Arc<LiveDirectory>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// What signs node certificates.
+    pub authority: Arc<Authority>,
+    /// This run of the gateway, as edges hear it.
+    pub run: SessionId,
+    /// How many nodes, and how many streams of each.
+    pub limits: RawLimits,
+}
+
+impl Context {
+    fn root(&self) -> &ClusterRoot {
+        self.authority.root()
+    }
+}
+
+fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // A gateway whose clock stands before 1970 issues certificates that nobody takes, which is right.
+    UnixTime::from_secs(since.map_or(0, |d| d.as_secs()))
+}

@@ -1,0 +1,16 @@
+//! `tunnel-cloud` as an operator meets it: the real binary, its output, its exit codes.
+#![allow(clippy::unwrap_used)]
+
+/// `init`: all or nothing.
+mod init;
+
+/// Commands that look at and change the gateway's state, while none runs.
+mod commands;
+
+/// Configuration files, good and bad.
+mod config;
+
+/// `serve`, and commands beside it.
+mod serve;
+
+mod operator;

@@ -1,0 +1,24 @@
+//! The ways into the gateway, from real clients over real sockets to real targets; only the tunnel in between is
+//! missing: the gateway behind these ways in dials the targets itself.
+//!
+//! | module | what belongs there |
+//! |---|---|
+//! | `connect` | HTTP CONNECT: credentials, refusals, both directions' ends |
+//! | `plain` | plain requests: keep-alive, reuse, bodies, what is cut |
+//! | `upgrade` | WebSocket and other protocols after HTTP |
+//! | `socks` | SOCKS5 |
+//! | `strict` | what is refused because two parsers might disagree about it |
+//! | `limits` | deadlines, bounds, drain |
+//! | `clients` | programs that people use |
+#![allow(clippy::unwrap_used)]
+
+mod caller;
+mod clients;
+mod connect;
+mod limits;
+mod plain;
+mod proxy;
+mod socks;
+mod strict;
+mod target;
+mod upgrade;

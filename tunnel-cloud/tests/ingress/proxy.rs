@@ -1,0 +1,191 @@
+//! A proxy port with a gateway behind it that dials for itself.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, IngressMetrics, Limits, serve};
+use tunnel_daemon::{
+    accept::{AcceptMetrics, Acceptor},
+    metrics::Metrics,
+    shutdown::Tasks,
+};
+use tunnel_model::{Principal, Reason, Refusal, Zone};
+
+use crate::{caller::Caller, target::Target};
+
+/// Basic credentials of alice, who may come in.
+pub(crate) const ALICE: &str = "Basic YWxpY2U6c2VjcmV0";
+/// And of bob.
+pub(crate) const BOB: &str = "Basic Ym9iOnNlY3JldA==";
+
+/// A running proxy.
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) gateway: Arc<Direct>,
+    pub(crate) metrics: IngressMetrics,
+    pub(crate) tasks: Tasks,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        Self::with_limits(Limits::default()).await
+    }
+
+    pub(crate) async fn with_limits(limits: Limits) -> Self {
+        let registry = Metrics::new("test");
+        let metrics = IngressMetrics::new(&registry);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let acceptor = Acceptor::new(listener, 100, &AcceptMetrics::new(&registry), "proxy");
+        let gateway = Arc::new(Direct::new());
+        let tasks = Tasks::new();
+        let serving = serve(acceptor, Arc::clone(&gateway), limits, metrics.clone(), tasks.clone());
+        tasks.spawn_critical("proxy", serving);
+        Self {
+            addr,
+            gateway,
+            metrics,
+            tasks,
+        }
+    }
+
+    /// A proxy, and a target that is the node `edge1`.
+    pub(crate) async fn with_target() -> (Self, Target) {
+        let proxy = Self::start().await;
+        let target = proxy.node("edge1").await;
+        (proxy, target)
+    }
+
+    /// A target that is the node of this name, on every port.
+    pub(crate) async fn node(&self, name: &str) -> Target {
+        let target = Target::start().await;
+        self.gateway.nodes.lock().unwrap().insert(name.to_owned(), target.addr);
+        target
+    }
+
+    pub(crate) async fn caller(&self) -> Caller {
+        Caller::new(TcpStream::connect(self.addr).await.unwrap())
+    }
+
+    /// What was dialled so far.
+    pub(crate) fn dials(&self) -> Vec<DialRequest> {
+        self.gateway.dials.lock().unwrap().clone()
+    }
+}
+
+/// A gateway without a tunnel. Nodes that it does not know by address answer to their name: `offline`, `denied`,
+/// `refusing`, `slow`, `busy`; `never` does not answer at all.
+pub(crate) struct Direct {
+    zone: Zone,
+    nodes: Mutex<HashMap<String, SocketAddr>>,
+    dials: Mutex<Vec<DialRequest>>,
+    /// Somebody waits for `never`, and somebody gave up waiting.
+    pub(crate) waiting: Notify,
+    pub(crate) gave_up: Arc<Notify>,
+}
+
+impl Direct {
+    fn new() -> Self {
+        Self {
+            zone: "edge.test".parse().unwrap(),
+            nodes: Mutex::default(),
+            dials: Mutex::default(),
+            waiting: Notify::new(),
+            gave_up: Arc::default(),
+        }
+    }
+}
+
+impl Dial for Direct {
+    type Stream = Direction;
+
+    async fn authenticate(&self, credential: Option<Credential>, _: SocketAddr) -> Result<Principal, Refusal> {
+        let name = match &credential {
+            Some(Credential::Basic { user, secret }) if secret.expose() == "secret" => user.as_str(),
+            Some(Credential::Bearer { secret }) if secret.expose() == "token" => "robot",
+            _ => {
+                return Err(Refusal::new(
+                    Reason::Unauthenticated,
+                    "the credential is missing or wrong",
+                ));
+            }
+        };
+        let name = name.parse().unwrap();
+        Ok(Principal {
+            name,
+            groups: Vec::new(),
+        })
+    }
+
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    async fn dial(&self, request: DialRequest) -> Result<Direction, Refusal> {
+        let node = request.destination.node.to_string();
+        self.dials.lock().unwrap().push(request);
+        let known = self.nodes.lock().unwrap().get(&node).copied();
+        if let Some(addr) = known {
+            let io = TcpStream::connect(addr).await.unwrap();
+            io.set_zero_linger().unwrap();
+            return Ok(Direction(io));
+        }
+        let reason = match node.as_str() {
+            "offline" => Reason::NodeOffline,
+            "denied" => Reason::Denied,
+            "refusing" => Reason::TargetRefused,
+            "slow" => Reason::TargetTimeout,
+            "busy" => Reason::Overloaded,
+            "never" => {
+                let _told = NotifyOnDrop(Arc::clone(&self.gave_up));
+                self.waiting.notify_one();
+                std::future::pending().await
+            }
+            _ => Reason::UnknownNode,
+        };
+        Err(Refusal::new(reason, format!("{node}: {reason}")))
+    }
+}
+
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A stream as a tunnel gives it: dropped before it is shut down, it is reset.
+pub(crate) struct Direction(TcpStream);
+
+impl AsyncRead for Direction {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Direction {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0).poll_shutdown(cx))?;
+        Poll::Ready(socket2::SockRef::from(&self.0).set_linger(None))
+    }
+}

@@ -1,0 +1,248 @@
+//! The agent: one node's lasting relation with its gateway.
+//!
+//! Two tasks live as long as the agent. One connects, serves the session until it ends, waits and connects again; the
+//! other keeps the certificate valid. Each stream is a task of its own. All belong to the [`Tasks`] of the home that the
+//! agent was started in, so that several agents can live in one process.
+
+mod network;
+mod renewal;
+mod retry;
+mod session;
+mod state;
+mod status;
+mod streams;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tunnel_carrier::quic::{Dialer, Limits};
+use tunnel_daemon::{
+    metrics::Metrics,
+    readiness::{Check, Readiness},
+    shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
+};
+use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
+
+pub(crate) use self::session::{hello, session_config};
+use self::{network::Network, retry::Retry, session::Over};
+pub use self::{
+    state::{Phase, State},
+    status::Status,
+};
+use crate::{
+    config::Config,
+    identity::{Identity, LoadError},
+    metrics::EdgeMetrics,
+    targets::Targets,
+};
+
+/// How long a ping that somebody asked for may take.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the last packets may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// An agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] LoadError),
+    /// There is no socket to dial from.
+    #[error("cannot bind UDP port {port}: {source}")]
+    Bind {
+        /// The port that was configured; 0 is any.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What of a process an agent uses.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// Where its tasks belong; when these stop, the agent drains.
+    pub tasks: Tasks,
+    /// What it counts.
+    pub metrics: EdgeMetrics,
+    /// Told about each round trip through the tunnel.
+    pub check: Check,
+}
+
+impl Home {
+    /// A home for an agent that shares its process with others: of its own in everything.
+    pub fn alone() -> Self {
+        Self {
+            tasks: Tasks::new(),
+            metrics: EdgeMetrics::new(&Metrics::new("tunnel_edge")),
+            check: Readiness::new().check("tunnel"),
+        }
+    }
+}
+
+/// A running agent. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    shared: Arc<Shared>,
+}
+
+/// What the agent's tasks share.
+#[derive(Debug)]
+struct Shared {
+    identity: Identity,
+    gateways: Vec<GatewayAddr>,
+    targets: Targets,
+    dialer: Dialer,
+    session: SessionId,
+    state: watch::Sender<State>,
+    /// The gateway did not accept the certificate.
+    renew_now: Notify,
+    tasks: Tasks,
+    metrics: EdgeMetrics,
+    check: Check,
+}
+
+impl Agent {
+    /// Starts an agent that shares nothing with others in this process. Needs a tokio runtime.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_in(config, Home::alone())
+    }
+
+    /// Starts an agent as a part of a process.
+    pub fn start_in(config: &Config, home: Home) -> Result<Self, StartError> {
+        Self::start_with(config, Identity::load(&config.state)?, home)
+    }
+
+    pub(crate) fn start_with(config: &Config, identity: Identity, home: Home) -> Result<Self, StartError> {
+        let port = config.local_port;
+        let dialer = Dialer::bind(port, Limits::edge()).map_err(|source| StartError::Bind { port, source })?;
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(State::new(identity.now())),
+            identity,
+            gateways: config.gateways.clone(),
+            targets: Targets::new(config.services.clone(), config.allow.clone()),
+            dialer,
+            session: SessionId::random(&mut rand::rng()),
+            renew_now: Notify::new(),
+            tasks: home.tasks,
+            metrics: home.metrics,
+            check: home.check,
+        });
+        let tasks = &shared.tasks;
+        tasks.spawn_critical("agent", live(Arc::clone(&shared)));
+        tasks.spawn_aside(renewal::keep_renewed(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// What it is doing, and each change.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.shared.state.subscribe()
+    }
+
+    /// Figures of the moment.
+    pub fn status(&self) -> Status {
+        Status::of(&self.shared)
+    }
+
+    /// Returns once the gateway has answered through the tunnel; never if the agent stops before.
+    pub async fn connected(&self) {
+        let mut state = self.state();
+        // The sender lives in self: waiting cannot fail.
+        let _ = state.wait_for(|state| state.phase == Phase::Connected).await;
+    }
+
+    /// A round trip to the gateway through the tunnel.
+    pub async fn ping(&self) -> Result<Duration, Refusal> {
+        let (tunnel, why) = {
+            let state = self.shared.state.borrow();
+            (state.tunnel.clone(), state.why.clone())
+        };
+        let Some(tunnel) = tunnel else {
+            let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
+            return Err(why.unwrap_or_else(not_yet));
+        };
+        let late = || Refusal::new(Reason::IdleTimeout, "the gateway did not answer in time");
+        timeout(PING_DEADLINE, tunnel.ping())
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Tells the gateway, lets streams end until the deadline, and ends. For an agent in a home of its own; a process
+    /// that stops as a whole runs [`shutdown::run`] instead.
+    pub async fn shutdown(&self, deadlines: Deadlines) -> Result<Ended, ShutdownError> {
+        self.shared.tasks.stop();
+        shutdown::run(&self.shared.tasks, NoSignals, deadlines).await
+    }
+}
+
+/// Connects, serves, waits, again and again, until the home stops.
+async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
+    let stopping = shared.tasks.stopping();
+    let mut network = Network::watch();
+    let mut retry = Retry::new();
+    let mut validity = shared.identity.validity();
+    loop {
+        validity.mark_unchanged();
+        shared
+            .state
+            .send_modify(|state| state.connecting(shared.identity.now()));
+        let connected = tokio::select! {
+            connected = session::connect(&shared) => connected,
+            () = stopping.cancelled() => break,
+        };
+        let over = match connected {
+            Ok(session) => session.serve(&shared, &mut network).await,
+            Err(rejected) => {
+                shared.metrics.session_ended(None, rejected.refusal.reason);
+                shared.check.failed(rejected.refusal.message.clone());
+                Over::failed(rejected)
+            }
+        };
+        if stopping.is_cancelled() {
+            break;
+        }
+        if over.why.reason == Reason::Unauthenticated {
+            shared.renew_now.notify_one();
+        }
+        if over.proved {
+            retry.reset();
+        }
+        let delay = retry.after(&over.why, over.retry_after, &mut rand::rng());
+        let lasting = retry::is_lasting(over.why.reason);
+        let now = shared.identity.now();
+        shared.state.send_modify(|state| state.waiting(over.why, delay, now));
+        let gateway = shared.state.borrow().gateway.unwrap_or(SOMEWHERE);
+        tokio::select! {
+            () = sleep(delay) => {}
+            // What could not be reached may be reachable from here; what was refused may be let in with this.
+            () = network.moved(gateway), if !lasting => {}
+            _ = validity.changed() => {}
+            () = stopping.cancelled() => break,
+        }
+    }
+    // The farewell is worth a moment, not more: whoever does not hear it finds out by the silence.
+    let _ = timeout(FAREWELL, shared.dialer.wait_idle()).await;
+    shared.state.send_modify(|state| state.stopped(shared.identity.now()));
+    Ok(())
+}
+
+/// An address behind the default route (TEST-NET-2 of RFC 5737), for an agent that has not reached a gateway yet. Nothing
+/// is sent there.
+const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 9);
+
+/// An agent that is one of many in a process is stopped by its owner alone.
+struct NoSignals;
+
+impl SignalSource for NoSignals {
+    async fn recv(&mut self) -> &'static str {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,80 @@
+//! Figures of an agent, for its operator.
+
+use serde::{Deserialize, Serialize};
+use tunnel_model::{NodeId, Service};
+
+use super::{Phase, Shared};
+
+/// What `tunnel-edge status` shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Where the agent stands.
+    pub state: Phase,
+    /// Since when (RFC 3339, UTC).
+    pub since: String,
+    /// The node's name, once the gateway has told it.
+    pub name: Option<String>,
+    /// The node's id.
+    pub node: NodeId,
+    /// The gateway's address in use, or last used.
+    pub gateway: Option<String>,
+    /// Why it is not connected.
+    pub reason: Option<String>,
+    /// The same for a person.
+    pub message: Option<String>,
+    /// While connected: the link.
+    pub link: Option<Link>,
+    /// When the certificate expires (RFC 3339, UTC).
+    pub certificate_expires: String,
+    /// What the edge offers.
+    pub services: Vec<Service>,
+    /// The agent's version.
+    pub version: String,
+}
+
+/// The link to the gateway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Link {
+    /// The round trip, in milliseconds.
+    pub rtt_ms: f64,
+    /// The largest UDP payload that the path carries, in bytes.
+    pub mtu: u16,
+    /// Streams that are open.
+    pub streams: usize,
+    /// Bytes of UDP payload sent.
+    pub sent_bytes: u64,
+    /// Bytes of UDP payload received.
+    pub received_bytes: u64,
+    /// Packets that were lost on the way to the gateway.
+    pub lost_packets: u64,
+}
+
+impl Status {
+    pub(super) fn of(shared: &Shared) -> Self {
+        let state = shared.state.borrow().clone();
+        let link = state.tunnel.as_ref().map(|tunnel| {
+            let status = tunnel.status();
+            Link {
+                rtt_ms: status.rtt.as_secs_f64() * 1000.0,
+                mtu: status.mtu,
+                streams: status.streams,
+                sent_bytes: status.sent_bytes,
+                received_bytes: status.received_bytes,
+                lost_packets: status.lost_packets,
+            }
+        });
+        Self {
+            state: state.phase,
+            since: state.since.to_string(),
+            name: state.name,
+            node: shared.identity.node(),
+            gateway: state.gateway.map(|address| address.to_string()),
+            reason: state.why.as_ref().map(|why| why.reason.to_string()),
+            message: state.why.map(|why| why.message),
+            link,
+            certificate_expires: shared.identity.validity().borrow().not_after.to_string(),
+            services: shared.targets.services().to_vec(),
+            version: crate::VERSION.to_owned(),
+        }
+    }
+}

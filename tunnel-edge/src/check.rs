@@ -1,0 +1,147 @@
+//! How far this edge gets: each step to the gateway, through the tunnel, and to each service.
+
+use tokio::time::Instant;
+use tunnel_carrier::quic::{self, Dialer, Limits};
+use tunnel_daemon::{
+    admin::UnixClient,
+    error::{CliError, Exit},
+};
+use tunnel_identity::tls::Alpn;
+use tunnel_model::{Reason, Refusal, Target};
+
+use crate::{
+    admin::Pong,
+    agent::{Phase, Status},
+    cli::{load_error, refused},
+    config::Config,
+    echo::echo,
+    identity::Identity,
+    stages::{Stage, Stages},
+    targets::{Targets, dial},
+};
+
+/// Walks all steps; what builds on a step that failed is left out.
+///
+/// # Errors
+/// Only where there is nothing to check with: no identity.
+pub async fn check(config: &Config, agent: &UnixClient) -> Result<Vec<Stage>, CliError> {
+    let identity = Identity::load(&config.state).map_err(load_error)?;
+    let mut found = Vec::new();
+    let mut stages = Stages::new(|stage| found.push(stage));
+    // A step that failed is in the list; the others are worth knowing all the same.
+    let _ = reach_gateway(config, agent, &identity, &mut stages).await;
+    reach_services(config, &mut stages).await;
+    Ok(found)
+}
+
+async fn reach_gateway(
+    config: &Config,
+    agent: &UnixClient,
+    identity: &Identity,
+    stages: &mut Stages<impl FnMut(Stage)>,
+) -> Result<(), CliError> {
+    let failed = |code: &'static str| move |why: Refusal| refused(code, &why);
+    let resolved = async {
+        quic::resolve(&config.gateways)
+            .await
+            .map_err(|e| failed("resolve")(e.to_refusal()))
+    };
+    let addresses = stages
+        .run("resolve", resolved, |found| {
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        })
+        .await?;
+
+    let dialer = Dialer::bind(0, Limits::edge())
+        .map_err(|error| CliError::new(Exit::Failure, "connect", format!("there is no UDP socket: {error}")))?;
+    let start = Instant::now();
+    // The protocol of enrolment, with no question asked: a second session would throw out the agent's.
+    let tls = identity.tls(Alpn::Enrol).map_err(failed("connect"))?;
+    match dialer.dial_addresses(&addresses, tls).await {
+        Ok(connection) => {
+            stages.report("connect", start, Ok(connection.remote_address().to_string()));
+            stages.report("pin", start, Ok("the gateway is of this cluster".to_owned()));
+            quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
+        }
+        Err(error) => {
+            let why = error.to_refusal();
+            let (error, stage) = if why.reason == Reason::Unauthenticated {
+                stages.report("connect", start, Ok("a gateway answers".to_owned()));
+                (failed("pin")(why), "pin")
+            } else {
+                (failed("connect")(why), "connect")
+            };
+            stages.report(stage, start, Err(&error));
+            return Err(error);
+        }
+    }
+
+    match agent.get::<Status>("/v1/status").await {
+        Ok(status) => through_agent(agent, status, stages).await,
+        Err(error) if matches!(error.code(), "admin-no-socket" | "admin-no-answer") => {
+            let echoed = async {
+                echo(identity, &dialer, &config.gateways)
+                    .await
+                    .map_err(failed("session"))
+            };
+            let start = Instant::now();
+            let echo = stages
+                .run("session", echoed, |echo| {
+                    format!("as {}; the agent is not running", echo.name)
+                })
+                .await?;
+            stages.report("echo", start, Ok(format!("{:.1} ms", echo.rtt.as_secs_f64() * 1000.0)));
+            Ok(())
+        }
+        Err(error) => {
+            stages.report("session", Instant::now(), Err(&error));
+            Err(error)
+        }
+    }
+}
+
+async fn through_agent(
+    agent: &UnixClient,
+    status: Status,
+    stages: &mut Stages<impl FnMut(Stage)>,
+) -> Result<(), CliError> {
+    let session = async {
+        match status.state {
+            Phase::Connected => Ok(status.name.unwrap_or_default()),
+            _ => {
+                let why = status.message.unwrap_or_else(|| "it is still connecting".to_owned());
+                Err(CliError::new(
+                    Exit::Failure,
+                    "session",
+                    format!("the agent is not connected: {why}"),
+                ))
+            }
+        }
+    };
+    stages
+        .run("session", session, |name| format!("the agent is connected as {name}"))
+        .await?;
+    let ping = agent.request::<(), Pong>(hyper::Method::POST, "/v1/ping", None);
+    stages
+        .run("echo", ping, |pong| format!("{:.1} ms", pong.rtt_ms))
+        .await?;
+    Ok(())
+}
+
+async fn reach_services(config: &Config, stages: &mut Stages<impl FnMut(Stage)>) {
+    let targets = Targets::new(config.services.clone(), config.allow.clone());
+    for service in &config.services {
+        let target = Target::Service(service.name.clone());
+        let dialled = async {
+            dial(&targets, &target, "this machine")
+                .await
+                .map_err(|why| refused("service", &why))
+        };
+        // The outcome is in the list.
+        let _ = stages
+            .run(&format!("service {}", service.name), dialled, |_| {
+                service.target.to_string()
+            })
+            .await;
+    }
+}

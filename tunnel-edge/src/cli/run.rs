@@ -1,0 +1,101 @@
+//! `tunnel-edge run`: the agent as a process.
+
+use std::{convert::Infallible, sync::Arc};
+
+use tokio::net::TcpListener;
+use tunnel_daemon::{
+    accept::{AcceptMetrics, Acceptor},
+    admin::AdminListener,
+    error::{CliError, Exit},
+    logs,
+    metrics::Metrics,
+    probes::Probes,
+    readiness::Readiness,
+    sdnotify,
+    shutdown::{self, Deadlines, Signals, Tasks},
+};
+
+use crate::{
+    VERSION, admin,
+    agent::{Agent, Home, Phase},
+    cli::start_error,
+    config::Config,
+    metrics::EdgeMetrics,
+};
+
+/// An operator's commands are few and short.
+const ADMIN_CONNECTIONS: usize = 16;
+/// Those who scrape and probe.
+const PROBE_CONNECTIONS: usize = 16;
+
+pub(super) async fn run(config: &Config) -> Result<(), CliError> {
+    logs::init(&config.log)?;
+    let signals = Signals::install()
+        .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot handle signals: {error}")))?;
+    let tasks = Tasks::new();
+    let metrics = Metrics::new("tunnel_edge");
+    metrics.register_build(VERSION);
+    let accepts = AcceptMetrics::new(&metrics);
+    let readiness = Readiness::new();
+    let home = Home {
+        tasks: tasks.clone(),
+        metrics: EdgeMetrics::new(&metrics),
+        check: readiness.check("tunnel"),
+    };
+
+    let probes = match config.metrics {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                CliError::new(
+                    Exit::Failure,
+                    "listen-bind",
+                    format!("cannot listen on {address}: {error}"),
+                )
+                .with_hint("set listen.metrics to an address that is free, or leave it out")
+            })?;
+            Some(Acceptor::new(listener, PROBE_CONNECTIONS, &accepts, "metrics"))
+        }
+        None => None,
+    };
+    // The identity is read before the socket is bound, whose directory it lies in; and the socket keeps a second agent
+    // from dialling with the same identity.
+    let identity = crate::identity::Identity::load(&config.state).map_err(crate::cli::load_error)?;
+    let admin = AdminListener::bind(config.socket())?;
+    let agent = Agent::start_with(config, identity, home).map_err(start_error)?;
+
+    let acceptor = Acceptor::new(admin, ADMIN_CONNECTIONS, &accepts, "admin");
+    tasks.spawn_critical("admin", admin::run(agent.clone(), acceptor, tasks.stopping()));
+    if let Some(acceptor) = probes {
+        let probes = Probes {
+            metrics,
+            readiness,
+            live: Arc::new(|| true),
+        };
+        tasks.spawn_critical("probes", probes.serve(acceptor, tasks.flushing()));
+    }
+    tasks.spawn_aside(sdnotify::watchdog(|| true));
+    tasks.spawn_aside(tell_manager(agent));
+    // Ready to serve is not ready to be reached: a machine without a network must still come up.
+    sdnotify::ready("connecting");
+    shutdown::run(&tasks, signals, Deadlines::default()).await?;
+    Ok(())
+}
+
+/// Shows in `systemctl status` where the agent stands.
+async fn tell_manager(agent: Agent) -> Result<(), Infallible> {
+    let mut state = agent.state();
+    loop {
+        let line = {
+            let state = state.borrow_and_update();
+            match (state.phase, &state.gateway, &state.why) {
+                (Phase::Connected, Some(gateway), _) => format!("connected to {gateway}"),
+                (Phase::Waiting, _, Some(why)) => format!("not connected: {why}"),
+                _ => "connecting".to_owned(),
+            }
+        };
+        sdnotify::status(&line);
+        if state.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}

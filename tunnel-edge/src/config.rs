@@ -1,0 +1,283 @@
+//! `edge.toml`: what is written there ([`RawConfig`]) and what it means ([`Config`]).
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tunnel_daemon::{
+    config::{ConfigError, Source},
+    listen::require_local,
+    logs::LogConfig,
+};
+use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Service};
+use tunnel_proto::MAX_SERVICES;
+
+/// Where the configuration is looked for when nobody says.
+pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
+
+/// The file as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// The directory of keys, certificates and the agent's socket; relative to this file
+    pub state: PathBuf,
+    /// Addresses and ports that may be reached beside the services, such as "127.0.0.1:8000-8999"
+    #[serde(default)]
+    pub allow: AllowList,
+    /// Where the gateway is
+    pub gateway: GatewayConfig,
+    /// What can be reached by name; without any: ssh, kubelet and node-exporter on loopback
+    #[serde(default, rename = "service", skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+    /// The connection to the gateway
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub link: LinkConfig,
+    /// What the agent listens on
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub listen: ListenConfig,
+    /// Logs
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log: LogConfig,
+}
+
+/// The `[gateway]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Addresses of one gateway, all tried at once; the first to answer wins
+    #[schemars(length(min = 1))]
+    pub addresses: Vec<GatewayAddr>,
+}
+
+/// The `[link]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkConfig {
+    /// The local UDP port, for firewalls that want to know; 0 takes a free one and keeps it while the agent runs
+    pub local_port: u16,
+}
+
+/// The `[listen]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenConfig {
+    /// A loopback address for /metrics, /livez and /readyz; not served unless set
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The configuration in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The directory of keys, certificates and the agent's socket.
+    pub state: PathBuf,
+    /// Where the gateway is; at least one.
+    pub gateways: Vec<GatewayAddr>,
+    /// What can be reached by name.
+    pub services: Vec<Service>,
+    /// What can be reached beside the services.
+    pub allow: AllowList,
+    /// The local UDP port; 0 takes a free one.
+    pub local_port: u16,
+    /// Where metrics are served, a loopback address.
+    pub metrics: Option<SocketAddr>,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_source(&Source::read(path)?, path)
+    }
+
+    fn from_source(source: &Source, path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = source.parse()?;
+        if raw.gateway.addresses.is_empty() {
+            return Err(source.invalid("gateway.addresses", "there must be at least one"));
+        }
+        if raw.services.len() > MAX_SERVICES {
+            return Err(source.invalid("service", format!("there may be at most {MAX_SERVICES}")));
+        }
+        let mut names = HashSet::new();
+        for (i, service) in raw.services.iter().enumerate() {
+            if !names.insert(&service.name) {
+                let key = format!("service[{i}].name");
+                return Err(source.invalid(&key, format!("there is a service {} already", service.name)));
+            }
+        }
+        if let Some(address) = raw.listen.metrics {
+            require_local(address).map_err(|refused| source.invalid("listen.metrics", refused))?;
+        }
+        let beside = path.parent().unwrap_or(Path::new(""));
+        Ok(Self {
+            state: beside.join(&raw.state),
+            gateways: raw.gateway.addresses,
+            services: if raw.services.is_empty() {
+                default_services()
+            } else {
+                raw.services
+            },
+            allow: raw.allow,
+            local_port: raw.link.local_port,
+            metrics: raw.listen.metrics,
+            log: raw.log,
+        })
+    }
+
+    /// The configuration with every default filled in, as a file would say it.
+    pub fn to_raw(&self) -> RawConfig {
+        RawConfig {
+            state: self.state.clone(),
+            allow: self.allow.clone(),
+            gateway: GatewayConfig {
+                addresses: self.gateways.clone(),
+            },
+            services: self.services.clone(),
+            link: LinkConfig {
+                local_port: self.local_port,
+            },
+            listen: ListenConfig { metrics: self.metrics },
+            log: self.log.clone(),
+        }
+    }
+
+    /// Where the running agent answers its operator.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("agent.sock")
+    }
+}
+
+/// The file that joining writes.
+pub fn first_file(state: &Path, gateways: &[GatewayAddr]) -> String {
+    let quote = |text: String| toml::Value::String(text).to_string();
+    let addresses: Vec<_> = gateways.iter().map(|address| quote(address.to_string())).collect();
+    let defaults: Vec<_> = DEFAULT_SERVICES
+        .iter()
+        .map(|(name, port)| format!("{name} ({port})"))
+        .collect();
+    format!(
+        "\
+# What may be reached on this machine, beside the services.
+allow = []
+# Keys and certificates of this node.
+state = {state}
+
+[gateway]
+addresses = [{addresses}]
+
+# Without any service of your own, these on 127.0.0.1 are offered: {defaults}.
+# [[service]]
+# name = \"web\"
+# target = \"127.0.0.1:8080\"
+",
+        state = quote(state.display().to_string()),
+        addresses = addresses.join(", "),
+        defaults = defaults.join(", "),
+    )
+}
+
+fn default_services() -> Vec<Service> {
+    let service = |(name, port): (&str, u16)| {
+        let target = HostPort::from_ip(Ipv4Addr::LOCALHOST.into(), port);
+        name.parse().ok().map(|name| Service { name, target })
+    };
+    DEFAULT_SERVICES.into_iter().filter_map(service).collect()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_daemon::config::Problem;
+
+    use super::*;
+
+    #[test]
+    fn what_joining_writes_can_be_read_and_offers_the_defaults() {
+        let gateways = [
+            "gw.example.com:7443".parse().unwrap(),
+            "[2001:db8::1]:7443".parse().unwrap(),
+        ];
+        let text = first_file(Path::new("/var/lib/tunnel \"edge\""), &gateways);
+        let config = parse(&text).unwrap();
+        assert_eq!(config.gateways, gateways);
+        assert_eq!(config.state, Path::new("/var/lib/tunnel \"edge\""));
+        let offered: Vec<_> = config
+            .services
+            .iter()
+            .map(|s| format!("{}={}", s.name, s.target))
+            .collect();
+        assert_eq!(
+            offered,
+            [
+                "ssh=127.0.0.1:22",
+                "kubelet=127.0.0.1:10250",
+                "node-exporter=127.0.0.1:9100"
+            ]
+        );
+    }
+
+    #[test]
+    fn services_of_ones_own_replace_the_defaults() {
+        let config = parse(&format!(
+            "{BASE}[[service]]\nname = \"web\"\ntarget = \"10.0.0.7:80\"\n"
+        ))
+        .unwrap();
+        assert_eq!(config.services.len(), 1);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_configuration() {
+        let config = parse(&format!(
+            "allow = [\"127.0.0.1:8000-8999\"]\n{BASE}[link]\nlocal_port = 4000\n"
+        ))
+        .unwrap();
+        let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+        assert_eq!(parse(&shown).unwrap(), config);
+    }
+
+    #[test]
+    fn a_relative_state_directory_lies_beside_the_file() {
+        let config = parse("state = \"state\"\n[gateway]\naddresses = [\"gw:1\"]\n").unwrap();
+        assert_eq!(config.state, Path::new("/etc/tunnel/state"));
+    }
+
+    /// R6
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_line() {
+        let twice = "[[service]]\nname = \"a\"\ntarget = \"h:1\"\n";
+        for (text, key, line) in [
+            (
+                "state = \"s\"\n[gateway]\naddresses = []\n".to_owned(),
+                "gateway.addresses",
+                3,
+            ),
+            (format!("{BASE}{twice}{twice}"), "service[1].name", 8),
+            (
+                format!("{BASE}[listen]\nmetrics = \"0.0.0.0:9100\"\n"),
+                "listen.metrics",
+                5,
+            ),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert_eq!((error.problem(), error.key()), (Problem::InvalidValue, Some(key)));
+            assert_eq!(error.position().map(|p| p.line), Some(line), "{text}");
+        }
+        let misspelt = parse(&format!("{BASE}[listen]\nmetric = \"127.0.0.1:1\"\n")).unwrap_err();
+        assert_eq!(misspelt.problem(), Problem::UnknownKey);
+    }
+
+    const BASE: &str = "state = \"/s\"\n[gateway]\naddresses = [\"gw:1\"]\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let path = Path::new("/etc/tunnel/edge.toml");
+        Config::from_source(&Source::from_text(path, text), path)
+    }
+}

@@ -1,0 +1,58 @@
+//! A session for one round trip: whether the tunnel works, as nothing else can tell.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tunnel_carrier::{Tunnel, quic};
+use tunnel_identity::{UnixTime, tls::Alpn};
+use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
+use tunnel_proto::Side;
+
+use crate::{
+    agent::{hello, session_config},
+    identity::Identity,
+};
+
+/// How long the answer may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    /// What the gateway calls this node.
+    pub(crate) name: String,
+    /// From ping to pong.
+    pub(crate) rtt: Duration,
+}
+
+/// Opens a session, pings through it and closes it. Takes the place of a session of this node that runs.
+pub(crate) async fn echo(
+    identity: &Identity,
+    dialer: &quic::Dialer,
+    gateways: &[GatewayAddr],
+) -> Result<Echo, Refusal> {
+    let dialled = dialer.dial(gateways, identity.tls(Alpn::Tunnel)?).await;
+    let connection = dialled.map_err(|error| error.to_refusal())?;
+    let hello = hello(SessionId::random(&mut rand::rng()));
+    let established = Tunnel::establish(connection.clone(), Side::Edge, session_config(), hello).await?;
+    let gateway = established.negotiated.peer;
+    identity
+        .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
+        .await;
+    let answer = tokio::select! {
+        why = established.driver.run() => Err(why),
+        answer = timeout(DEADLINE, established.tunnel.ping()) => answer.unwrap_or_else(|_| Err(silent())),
+    };
+    established.tunnel.close(&Refusal::new(Reason::Cancelled, "done"));
+    answer.map(|rtt| Echo {
+        name: gateway.name,
+        rtt,
+    })
+}
+
+fn silent() -> Refusal {
+    Refusal::new(
+        Reason::IdleTimeout,
+        "the gateway opened a session and does not answer in it",
+    )
+}

@@ -1,0 +1,133 @@
+//! Connects to a target that was judged.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use rustix::io::Errno;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tunnel_model::{HostPort, Reason, Refusal, Target};
+
+use super::{Permit, Targets, not_allowed};
+
+/// How long a target may take to be resolved and to answer.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Judges a target and connects to it.
+pub async fn dial(targets: &Targets, target: &Target, node: &str) -> Result<TcpStream, Refusal> {
+    let connected = match targets.permit(target, node)? {
+        Permit::Address(address) => timeout(DIAL_DEADLINE, first_of(&[address], node)).await,
+        Permit::Declared(name) => {
+            let dialled = async {
+                let found: Vec<_> = resolve(&name, node).await?.collect();
+                first_of(&found, node).await
+            };
+            timeout(DIAL_DEADLINE, dialled).await
+        }
+        Permit::IfAllowed(name) => {
+            let dialled = async {
+                let allowed = targets.allowed(resolve(&name, node).await?);
+                if allowed.is_empty() {
+                    return Err(not_allowed(node, &name.to_string()));
+                }
+                first_of(&allowed, node).await
+            };
+            timeout(DIAL_DEADLINE, dialled).await
+        }
+    };
+    let target = connected.unwrap_or_else(|_| {
+        let message = format!("{target} did not answer {node} within {} s", DIAL_DEADLINE.as_secs());
+        Err(Refusal::new(Reason::TargetTimeout, message))
+    })?;
+    // Keystrokes are not to wait for acknowledgements. A socket that refuses this still works.
+    let _ = target.set_nodelay(true);
+    Ok(target)
+}
+
+async fn resolve(name: &HostPort, node: &str) -> Result<impl Iterator<Item = SocketAddr>, Refusal> {
+    lookup_host((name.host(), name.port())).await.map_err(|error| {
+        let message = format!("{node} cannot resolve {}: {error}", name.host());
+        Refusal::new(Reason::TargetUnreachable, message)
+    })
+}
+
+/// Tries the addresses in turn; the refusal is the last one's.
+async fn first_of(addresses: &[SocketAddr], node: &str) -> Result<TcpStream, Refusal> {
+    let mut refusal = Refusal::new(
+        Reason::TargetUnreachable,
+        format!("{node} finds no address of the target"),
+    );
+    for &address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refusal = failed(&error, address, node),
+        }
+    }
+    Err(refusal)
+}
+
+fn failed(error: &io::Error, address: SocketAddr, node: &str) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            let message = format!("nothing listens at {address} on {node}; start it, or correct the target");
+            Refusal::new(Reason::TargetRefused, message)
+        }
+        io::ErrorKind::TimedOut => Refusal::new(Reason::TargetTimeout, format!("{address} did not answer {node}")),
+        _ => match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                let message = format!("{node} is out of descriptors or memory: {error}");
+                Refusal::new(Reason::Overloaded, message)
+            }
+            _ => {
+                let message = format!("{node} cannot reach {address}: {error}");
+                Refusal::new(Reason::TargetUnreachable, message)
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tunnel_model::{AllowList, Service};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listening_service_is_connected_to() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(dial_service(address), listener.accept());
+        assert_eq!(dialled.unwrap().local_addr().unwrap(), accepted.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_running_is_refused_as_such() {
+        // Bound and not listening: nobody else gets the port, and nothing answers there.
+        let idle = tokio::net::TcpSocket::new_v4().unwrap();
+        idle.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let refusal = dial_service(idle.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::TargetRefused);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_to_what_is_not_allowed_is_refused() {
+        let allow: AllowList = ["192.0.2.1:80".parse().unwrap()].into_iter().collect();
+        let targets = Targets::new(Vec::new(), allow);
+        let target = "tcp:localhost:80".parse().unwrap();
+        let refusal = dial(&targets, &target, "edge1").await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotAllowed);
+    }
+
+    async fn dial_service(address: SocketAddr) -> Result<TcpStream, Refusal> {
+        let service = Service {
+            name: "web".parse().unwrap(),
+            target: HostPort::from_ip(address.ip(), address.port()),
+        };
+        let targets = Targets::new(vec![service], AllowList::default());
+        dial(&targets, &"service:web".parse().unwrap(), "edge1").await
+    }
+}

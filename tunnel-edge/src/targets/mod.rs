@@ -1,0 +1,210 @@
+//! What streams may reach from here, and how it is reached.
+//!
+//! The edge has the last word: whatever the gateway asks for, only declared services and the allow list are dialled. A
+//! name is resolved once, judged, and exactly the address that was judged is dialled.
+
+mod dial;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tunnel_model::{AllowList, HostPort, Reason, Refusal, Service, ServiceName, Target};
+
+pub use dial::{DIAL_DEADLINE, dial};
+
+/// The services and the allow list.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    services: Vec<Service>,
+    allow: AllowList,
+}
+
+/// What may be dialled for a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permit {
+    /// Whatever this address resolves to: the operator wrote it as a service.
+    Declared(HostPort),
+    /// This very address.
+    Address(SocketAddr),
+    /// Those addresses of this name that the allow list names.
+    IfAllowed(HostPort),
+}
+
+impl Targets {
+    /// These services, and beside them what the list allows.
+    pub fn new(services: Vec<Service>, allow: AllowList) -> Self {
+        Self { services, allow }
+    }
+
+    /// The services, as they are declared to the gateway.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// Judges a target, without a packet. `node` is what refusals call this machine.
+    pub fn permit(&self, target: &Target, node: &str) -> Result<Permit, Refusal> {
+        match target {
+            Target::Service(name) => self.service(name, node),
+            Target::Port(port) => self.port(*port, node),
+            Target::Tcp(address) => self.address(address, node),
+        }
+    }
+
+    fn service(&self, name: &ServiceName, node: &str) -> Result<Permit, Refusal> {
+        match self.services.iter().find(|service| service.name == *name) {
+            Some(service) => Ok(Permit::Declared(service.target.clone())),
+            None => {
+                let offered: Vec<_> = self.services.iter().map(|service| service.name.as_str()).collect();
+                let message = format!(
+                    "{node} has no service {name}, it has: {}; add a [[service]] to its edge.toml",
+                    offered.join(", ")
+                );
+                Err(Refusal::new(Reason::UnknownService, message))
+            }
+        }
+    }
+
+    fn port(&self, port: u16, node: &str) -> Result<Permit, Refusal> {
+        let declared = |service: &&Service| service.target.port() == port && is_this_machine(&service.target);
+        if let Some(service) = self.services.iter().find(declared) {
+            return Ok(Permit::Declared(service.target.clone()));
+        }
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let allowed = loopback.into_iter().find(|&ip| self.allow.allows(ip, port));
+        allowed.map_or_else(
+            || Err(not_allowed(node, &format!("127.0.0.1:{port}"))),
+            |ip| Ok(Permit::Address((ip, port).into())),
+        )
+    }
+
+    fn address(&self, address: &HostPort, node: &str) -> Result<Permit, Refusal> {
+        if self.services.iter().any(|service| service.target == *address) {
+            return Ok(Permit::Declared(address.clone()));
+        }
+        match address.ip() {
+            Some(ip) if self.allow.allows(ip, address.port()) => {
+                Ok(Permit::Address((ip.to_canonical(), address.port()).into()))
+            }
+            // Nothing can come of resolving a name that no rule could let through.
+            None if !self.allow.rules().is_empty() => Ok(Permit::IfAllowed(address.clone())),
+            _ => Err(not_allowed(node, &address.to_string())),
+        }
+    }
+
+    /// Judges the addresses that a name resolved to.
+    fn allowed(&self, found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        found
+            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+            .filter(|address| self.allow.allows(address.ip(), address.port()))
+            .collect()
+    }
+}
+
+fn is_this_machine(target: &HostPort) -> bool {
+    target
+        .ip()
+        .map_or(target.host() == "localhost", |ip| ip.to_canonical().is_loopback())
+}
+
+fn not_allowed(node: &str, what: &str) -> Refusal {
+    let message = format!("{node} does not allow {what}; add it to `allow` in its edge.toml");
+    Refusal::new(Reason::NotAllowed, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_reached_by_its_name_and_no_other() {
+        let targets = targets();
+        assert_eq!(judge(&targets, "service:web"), Ok(declared("127.0.0.1:8080")));
+        assert_eq!(judge(&targets, "service:printer"), Ok(declared("printer.lan:631")));
+        let refusal = judge(&targets, "service:db").unwrap_err();
+        assert_eq!(refusal.reason, Reason::UnknownService);
+        assert!(refusal.message.contains("it has: web, printer"), "{refusal}");
+    }
+
+    #[test]
+    fn a_port_is_a_declared_loopback_service_or_stands_in_the_allow_list() {
+        let targets = targets();
+        assert_eq!(judge(&targets, "port:8080"), Ok(declared("127.0.0.1:8080")));
+        assert_eq!(judge(&targets, "port:8999"), Ok(address("127.0.0.1:8999")));
+        assert_eq!(judge(&targets, "port:7000"), Ok(address("[::1]:7000")));
+        for refused in ["port:631", "port:9000", "port:22"] {
+            assert_eq!(
+                judge(&targets, refused).unwrap_err().reason,
+                Reason::NotAllowed,
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_write_where() {
+        let refusal = judge(&targets(), "port:5432").unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "edge1 does not allow 127.0.0.1:5432; add it to `allow` in its edge.toml"
+        );
+    }
+
+    /// T4: other spellings of an address are that address, and a name is nothing before it is resolved.
+    #[test]
+    fn an_address_is_judged_and_not_its_spelling() {
+        let targets = targets();
+        assert_eq!(judge(&targets, "tcp:[::ffff:10.0.0.9]:80"), Ok(address("10.0.0.9:80")));
+        for refused in [
+            "tcp:169.254.169.254:80",
+            "tcp:[::ffff:a9fe:a9fe]:80",
+            "tcp:10.0.0.9:81",
+            "tcp:[::1]:8500",
+        ] {
+            assert_eq!(
+                judge(&targets, refused).unwrap_err().reason,
+                Reason::NotAllowed,
+                "{refused}"
+            );
+        }
+        // Neither parses as an IP address, so both are names; names are judged by what they resolve to.
+        for name in ["tcp:2852039166:80", "tcp:0xa9fea9fe:80"] {
+            assert!(matches!(judge(&targets, name), Ok(Permit::IfAllowed(_))), "{name}");
+        }
+        let resolved = ["169.254.169.254:80", "10.0.0.9:80", "[::ffff:10.0.0.8]:80"].map(|a| a.parse().unwrap());
+        let allowed: Vec<SocketAddr> = ["10.0.0.9:80", "10.0.0.8:80"].map(|a| a.parse().unwrap()).into();
+        assert_eq!(targets.allowed(resolved.into_iter()), allowed);
+    }
+
+    #[test]
+    fn without_an_allow_list_no_name_is_even_resolved() {
+        let targets = Targets::new(targets().services, AllowList::default());
+        assert_eq!(
+            judge(&targets, "tcp:db.internal:5432").unwrap_err().reason,
+            Reason::NotAllowed
+        );
+        assert_eq!(judge(&targets, "tcp:printer.lan:631"), Ok(declared("printer.lan:631")));
+    }
+
+    fn targets() -> Targets {
+        let service = |name: &str, target: &str| Service {
+            name: name.parse().unwrap(),
+            target: target.parse().unwrap(),
+        };
+        let allow = ["127.0.0.1:8500-8999", "[::1]:7000", "10.0.0.0/24:80"];
+        Targets::new(
+            vec![service("web", "127.0.0.1:8080"), service("printer", "printer.lan:631")],
+            allow.iter().map(|rule| rule.parse().unwrap()).collect(),
+        )
+    }
+
+    fn judge(targets: &Targets, target: &str) -> Result<Permit, Refusal> {
+        targets.permit(&target.parse().unwrap(), "edge1")
+    }
+
+    fn declared(address: &str) -> Permit {
+        Permit::Declared(address.parse().unwrap())
+    }
+
+    fn address(address: &str) -> Permit {
+        Permit::Address(address.parse().unwrap())
+    }
+}
