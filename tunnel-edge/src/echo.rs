@@ -1,6 +1,6 @@
 //! A session for one round trip: whether the tunnel works, as nothing else can tell.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::time::timeout;
 use tunnel_carrier::{Tunnel, quic};
@@ -39,8 +39,10 @@ pub(crate) async fn echo(
     identity
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
+    // Dropped after the session is closed: before, the gateway would see its control stream end without a reason.
+    let mut driver = pin!(established.driver.run());
     let answer = tokio::select! {
-        why = established.driver.run() => Err(why),
+        why = &mut driver => Err(why),
         answer = timeout(DEADLINE, established.tunnel.ping()) => answer.unwrap_or_else(|_| Err(silent())),
     };
     established.tunnel.close(&Refusal::new(Reason::Cancelled, "done"));

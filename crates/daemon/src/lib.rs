@@ -2,7 +2,7 @@
 //!
 //! A process is born from its command line ([`cli`], [`output`], [`error`]) and a configuration file ([`config`]). It
 //! says what it does ([`logs`], [`metrics`]) and whether it works ([`readiness`], [`probes`], [`sdnotify`]); it takes
-//! connections without falling over when descriptors run out ([`accept`], [`listen`]); it answers its operator on a
+//! connections without falling over when descriptors or memory run out ([`accept`], [`listen`], [`memory`]); it answers its operator on a
 //! Unix socket ([`admin`]); and it ends in order: stop accepting, drain, flush, each with a deadline ([`shutdown`]).
 //!
 //! In a `main` these parts meet in this order:
@@ -29,6 +29,7 @@ pub mod file;
 mod http;
 pub mod listen;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod output;
 pub mod probes;

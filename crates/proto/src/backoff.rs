@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+/// No gateway can send an edge away for longer than this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// Delays that double from `base` to `cap`, each drawn evenly from zero to its bound ("full jitter").
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -22,7 +25,7 @@ impl Backoff {
     pub fn after_failure(&mut self, retry_after: Option<Duration>, rng: &mut impl rand::Rng) -> Duration {
         let bound = self.base.saturating_mul(1 << self.failures.min(16)).min(self.cap);
         self.failures = self.failures.saturating_add(1);
-        retry_after.unwrap_or_default() + bound.mul_f64(rng.random_range(0.0..=1.0))
+        retry_after.unwrap_or_default().min(MAX_RETRY_AFTER) + bound.mul_f64(rng.random_range(0.0..=1.0))
     }
 
     /// Forgets the failures. To be called once the connection has proved itself, not when it merely came up.

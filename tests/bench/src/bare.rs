@@ -1,7 +1,7 @@
 //! The limit: socket, QUIC stream, socket, and nothing else. Same cryptography, same transport settings, same sizes of
 //! reads and writes as the tunnel; no protocol of ours, no identity, no accounting.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -50,7 +50,12 @@ pub(crate) async fn near() -> anyhow::Result<()> {
             }
         });
     }
-    connection.closed().await;
+    // Other subjects have their turns; a connection that is idle for a minute is given up.
+    let mut turns = tokio::time::interval(Duration::from_secs(20));
+    while connection.close_reason().is_none() {
+        turns.tick().await;
+        connection.send_datagram(Bytes::new())?;
+    }
     Ok(())
 }
 

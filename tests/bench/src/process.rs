@@ -1,6 +1,7 @@
 //! Child processes that end with the bench.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -16,35 +17,52 @@ use tokio::{
 /// A process that is killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
+}
+
+/// A process whose first lines on stdout are read, and no more than those.
+pub(crate) struct Talking {
+    pub(crate) running: Running,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    /// Starts a program; what it says on stderr goes to `log`.
+    /// Starts a program; what it says goes to `log`.
     pub(crate) fn start(program: &Path, args: &[&str], log: &Path) -> anyhow::Result<Self> {
-        let stderr = std::fs::File::create(log)?;
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} does not start", program.display()))?;
-        let stdout = child.stdout.take().context("stdout is a pipe")?;
-        let lines = BufReader::new(stdout).lines();
-        Ok(Self { child, lines })
+        let log = File::create(log)?;
+        spawn(program, args, log.try_clone()?.into(), log)
     }
 
-    /// The next line on its stdout.
-    pub(crate) async fn line(&mut self) -> anyhow::Result<String> {
-        let line = timeout(Duration::from_secs(20), self.lines.next_line()).await??;
-        line.context("the program ended before it was ready")
+    /// Starts a program that says on stdout when it is ready.
+    pub(crate) fn start_talking(program: &Path, args: &[&str], log: &Path) -> anyhow::Result<Talking> {
+        let mut running = spawn(program, args, Stdio::piped(), File::create(log)?)?;
+        let stdout = running.child.stdout.take().context("stdout is a pipe")?;
+        let lines = BufReader::new(stdout).lines();
+        Ok(Talking { running, lines })
     }
 
     pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         self.child.id().context("the program has ended")
     }
+}
+
+impl Talking {
+    /// The next line on its stdout.
+    pub(crate) async fn line(&mut self) -> anyhow::Result<String> {
+        let line = timeout(Duration::from_secs(20), self.lines.next_line()).await??;
+        line.context("the program ended before it was ready")
+    }
+}
+
+fn spawn(program: &Path, args: &[&str], stdout: Stdio, log: File) -> anyhow::Result<Running> {
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{} does not start", program.display()))?;
+    Ok(Running { child })
 }
 
 /// Resident memory of a process, in bytes.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
+use tokio::time::timeout;
 
 use crate::{
     fleet::{self, FleetFigures},
@@ -10,6 +11,9 @@ use crate::{
     process::Running,
     subject::{Started, Subject},
 };
+
+/// What the four measurements of a round may take beyond their time.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to measure.
 pub(crate) struct Plan {
@@ -41,7 +45,7 @@ pub(crate) struct Results {
 
 pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
     let dir = tempfile::tempdir()?;
-    let mut backend = Running::start(&std::env::current_exe()?, &["backend"], &dir.path().join("backend.log"))?;
+    let mut backend = Running::start_talking(&std::env::current_exe()?, &["backend"], &dir.path().join("backend.log"))?;
     let line = backend.line().await?;
     let (tcp, http) = line.split_once(' ').context("the backend said nothing useful")?;
     let backends = Backends {
@@ -78,8 +82,10 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
         let count = subjects.len();
         for (subject, started) in subjects.iter().cycle().skip(round % count.max(1)).take(count) {
             eprintln!("round {round}: {}", subject.name());
-            measure(&started.entry, plan.time, subject.name(), &mut results)
-                .await
+            let measuring = measure(&started.entry, plan.time, subject.name(), &mut results);
+            let measured = timeout(plan.time * 4 + PATIENCE, measuring).await;
+            measured
+                .unwrap_or_else(|_| anyhow::bail!("it stands still"))
                 .with_context(|| subject.name())?;
         }
     }

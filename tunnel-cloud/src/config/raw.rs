@@ -76,6 +76,8 @@ pub struct RawLimits {
     pub streams_per_node: NonZeroU32,
     /// How many connections the proxy port serves at once
     pub proxy_connections: NonZeroU32,
+    /// MiB of memory at 95 % of which new work is refused; the control group's limit unless set
+    pub memory_mib: Option<NonZeroU32>,
 }
 
 impl Default for RawLimits {
@@ -85,6 +87,7 @@ impl Default for RawLimits {
             nodes: limit(20_000),
             streams_per_node: limit(1024),
             proxy_connections: limit(16_384),
+            memory_mib: None,
         }
     }
 }

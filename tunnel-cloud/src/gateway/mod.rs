@@ -12,6 +12,7 @@ use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     admin::{self as admin_socket, AdminListener},
     error::{CliError, Exit},
+    memory::MemoryGuard,
     metrics::Metrics,
     probes::Probes,
     readiness::Readiness,
@@ -83,6 +84,9 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let registry = Arc::new(Registry::new(TunnelMetrics::new(&metrics)));
     let readiness = Readiness::new();
 
+    let memory = MemoryGuard::new(config.limits.memory_mib.map(|mib| u64::from(mib.get()) * 1024 * 1024));
+    tasks.spawn_aside(memory.clone().watch());
+
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
@@ -93,6 +97,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         authority: Arc::clone(&state.authority),
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
+        memory: memory.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
     let gateway = Gateway {
@@ -101,6 +106,8 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         policy: Policy,
         directory: Arc::clone(&state.directory),
         registry: Arc::clone(&registry),
+        streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
+        memory,
     };
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     tasks.spawn_critical(

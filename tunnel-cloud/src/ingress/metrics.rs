@@ -54,7 +54,11 @@ impl IngressMetrics {
     /// Registers `proxy_requests`, `proxy_refusals` and `proxy_turned_away`; once per process.
     pub fn new(metrics: &Metrics) -> Self {
         Self {
-            requests: metrics.register("proxy_requests", "Requests granted, by way in", Family::default()),
+            requests: metrics.register(
+                "proxy_requests",
+                "Tunnels opened and requests answered by their targets, by way in",
+                Family::default(),
+            ),
             refusals: metrics.register("proxy_refusals", "Requests refused, by reason", Family::default()),
             turned_away: metrics.register(
                 "proxy_turned_away",
@@ -64,7 +68,7 @@ impl IngressMetrics {
         }
     }
 
-    /// Requests granted by this way.
+    /// Tunnels opened, or requests answered by their targets, in this way.
     pub fn requests(&self, way: Way) -> u64 {
         self.requests.get_or_create(&WayLabel { way: way.as_str() }).get()
     }

@@ -1,14 +1,20 @@
 //! Two byte streams joined.
 
-use std::io;
+use std::{
+    future::{Future, pending},
+    io,
+};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadHalf, WriteHalf},
+    net::tcp,
+};
 
 use super::client::Client;
 
 /// What each direction reads at once when it is busy, in bytes; an idle one holds [`IDLE`].
-const BUSY: usize = 64 * 1024;
+const BUSY: usize = 256 * 1024;
 const IDLE: usize = 8 * 1024;
 
 /// Joins a caller and a stream until both directions have ended, first passing on what each had sent ahead. The end of
@@ -31,24 +37,66 @@ where
 
 /// Passes bytes on until the reader ends, then ends the writer.
 async fn pass(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
+    from: &mut (impl AsyncRead + Unpin + Breaks),
+    to: &mut (impl AsyncWrite + Unpin + Breaks),
     mut buf: BytesMut,
 ) -> io::Result<()> {
     let mut room = IDLE;
     loop {
         if !buf.is_empty() {
-            to.write_all(&buf).await?;
-            to.flush().await?;
+            // Whoever stopped taking bytes would hide for ever that nobody sends them any more.
+            tokio::select! {
+                written = write(to, &buf) => written?,
+                () = from.broken() => return Err(io::ErrorKind::ConnectionReset.into()),
+            }
             buf.clear();
         }
         buf.reserve(room);
-        let read = from.read_buf(&mut buf).await?;
+        let read = tokio::select! {
+            read = from.read_buf(&mut buf) => read?,
+            () = to.broken() => return Err(io::ErrorKind::ConnectionReset.into()),
+        };
         if read == 0 {
             return to.shutdown().await;
         }
         if read == room {
             room = BUSY;
         }
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Something that may be noticed to have broken without reading from it or writing to it.
+trait Breaks {
+    /// Waits until it has.
+    fn broken(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Breaks for tcp::ReadHalf<'_> {
+    async fn broken(&self) {
+        // An error while waiting for one is one.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+impl Breaks for tcp::WriteHalf<'_> {
+    async fn broken(&self) {
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+impl<S> Breaks for ReadHalf<S> {
+    fn broken(&self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
+}
+
+impl<S> Breaks for WriteHalf<S> {
+    fn broken(&self) -> impl Future<Output = ()> + Send {
+        pending()
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
+use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{Decision, Policy, Principal, Reason, Refusal, Zone};
 use tunnel_proto::Open;
 
@@ -28,6 +29,10 @@ pub struct Gateway {
     pub directory: Arc<LiveDirectory>,
     /// Who is connected.
     pub registry: Arc<Registry>,
+    /// How many streams may be open to one node.
+    pub streams_per_node: usize,
+    /// Whether there is memory for more.
+    pub memory: MemoryGuard,
 }
 
 impl Dial for Gateway {
@@ -65,6 +70,16 @@ impl Dial for Gateway {
                 format!("{name} has just lost its session; try again"),
             ));
         };
+        if self.memory.is_short() {
+            return Err(Refusal::new(
+                Reason::Overloaded,
+                "the gateway is short of memory; try again later",
+            ));
+        }
+        if tunnel.open_streams() >= self.streams_per_node {
+            let message = format!("{name} has {} streams open, as many as it may", self.streams_per_node);
+            return Err(Refusal::new(Reason::Overloaded, message));
+        }
         let open = Open {
             target: destination.target.clone(),
             class: request.class,

@@ -20,6 +20,10 @@ pub async fn serve(mut server: Server, context: Arc<Context>, tasks: Tasks) -> R
     let stopping = tasks.stopping();
     let enrolments = Arc::new(Semaphore::new(MAX_ENROLMENTS));
     while let Some(accepted) = stopping.run_until_cancelled(server.accept()).await.flatten() {
+        if context.memory.is_short() {
+            turn_away(&accepted, "the gateway is short of memory; try again later");
+            continue;
+        }
         let context = Arc::clone(&context);
         match accepted.purpose {
             Purpose::Tunnel => {
@@ -32,7 +36,7 @@ pub async fn serve(mut server: Server, context: Arc<Context>, tasks: Tasks) -> R
                         drop(place);
                     });
                 }
-                Err(_) => turn_away(&accepted),
+                Err(_) => turn_away(&accepted, "too many edges join at once; try again"),
             },
         }
     }
@@ -46,8 +50,8 @@ pub async fn serve(mut server: Server, context: Arc<Context>, tasks: Tasks) -> R
     Ok(())
 }
 
-fn turn_away(accepted: &Accepted) {
-    debug!(from = %accepted.connection.remote_address(), "too many enrolments at once");
-    let refusal = Refusal::new(Reason::Overloaded, "too many edges join at once; try again");
+fn turn_away(accepted: &Accepted, why: &'static str) {
+    debug!(from = %accepted.connection.remote_address(), why, "turned away");
+    let refusal = Refusal::new(Reason::Overloaded, why);
     quic::close(&accepted.connection, &refusal);
 }

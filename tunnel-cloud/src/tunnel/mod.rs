@@ -17,6 +17,7 @@ mod session;
 
 use std::{sync::Arc, time::SystemTime};
 
+use tunnel_daemon::memory::MemoryGuard;
 use tunnel_identity::{Authority, ClusterRoot, UnixTime};
 use tunnel_model::SessionId;
 
@@ -42,6 +43,8 @@ pub struct Context {
     pub run: SessionId,
     /// How many nodes, and how many streams of each.
     pub limits: RawLimits,
+    /// Whether there is memory for more of them.
+    pub memory: MemoryGuard,
 }
 
 impl Context {

@@ -85,7 +85,7 @@ impl Registry {
 
     /// How many streams are open to all of them.
     pub fn streams(&self) -> u64 {
-        self.lock().values().map(|tunnel| tunnel.status().streams as u64).sum()
+        self.lock().values().map(|tunnel| tunnel.open_streams() as u64).sum()
     }
 
     pub(super) fn metrics(&self) -> &TunnelMetrics {

@@ -122,7 +122,6 @@ async fn watch(
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %record.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }
-                Notice::Drained => {}
             },
             Some(wanted) = incoming.recv() => {
                 let (open, answer) = wanted.into_parts();

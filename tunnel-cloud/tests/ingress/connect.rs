@@ -1,5 +1,8 @@
 //! HTTP CONNECT.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, Interest};
 use tunnel_cloud::ingress::Way;
 use tunnel_model::{Class, Reason};
 
@@ -81,6 +84,35 @@ async fn a_caller_that_breaks_resets_the_target() {
     assert_eq!(end.exactly(4).await.unwrap(), b"half");
     caller.reset();
     end.assert_reset().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_breaks_is_noticed_while_the_target_does_not_read() {
+    let (proxy, target) = Proxy::with_target().await;
+    let mut caller = proxy.caller().await;
+    caller.connect("edge1:80").await;
+    let mut end = target.accept().await;
+    end.half_close().await;
+    assert_eq!(caller.until_end().await.unwrap(), b"");
+    let chunk = [0; 64 * 1024];
+    while tokio::time::timeout(Duration::from_millis(300), caller.io.write_all(&chunk))
+        .await
+        .is_ok()
+    {}
+    caller.reset();
+    in_time(end.io.ready(Interest::ERROR)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_breaks_is_noticed_after_it_ended_its_direction() {
+    let (proxy, target) = Proxy::with_target().await;
+    let mut caller = proxy.caller().await;
+    caller.connect("edge1:80").await;
+    let mut end = target.accept().await;
+    caller.half_close().await;
+    assert_eq!(end.until_end().await.unwrap(), b"");
+    caller.reset();
+    in_time(proxy.gateway.ended.notified()).await;
 }
 
 #[tokio::test]

@@ -93,6 +93,8 @@ pub(crate) struct Direct {
     /// Somebody waits for `never`, and somebody gave up waiting.
     pub(crate) waiting: Notify,
     pub(crate) gave_up: Arc<Notify>,
+    /// A stream was dropped.
+    pub(crate) ended: Arc<Notify>,
 }
 
 impl Direct {
@@ -103,6 +105,7 @@ impl Direct {
             dials: Mutex::default(),
             waiting: Notify::new(),
             gave_up: Arc::default(),
+            ended: Arc::default(),
         }
     }
 }
@@ -139,7 +142,10 @@ impl Dial for Direct {
         if let Some(addr) = known {
             let io = TcpStream::connect(addr).await.unwrap();
             io.set_zero_linger().unwrap();
-            return Ok(Direction(io));
+            return Ok(Direction {
+                io,
+                _ended: NotifyOnDrop(Arc::clone(&self.ended)),
+            });
         }
         let reason = match node.as_str() {
             "offline" => Reason::NodeOffline,
@@ -158,7 +164,7 @@ impl Dial for Direct {
     }
 }
 
-struct NotifyOnDrop(Arc<Notify>);
+pub(crate) struct NotifyOnDrop(Arc<Notify>);
 
 impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
@@ -167,25 +173,28 @@ impl Drop for NotifyOnDrop {
 }
 
 /// A stream as a tunnel gives it: dropped before it is shut down, it is reset.
-pub(crate) struct Direction(TcpStream);
+pub(crate) struct Direction {
+    io: TcpStream,
+    _ended: NotifyOnDrop,
+}
 
 impl AsyncRead for Direction {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Direction {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.0).poll_shutdown(cx))?;
-        Poll::Ready(socket2::SockRef::from(&self.0).set_linger(None))
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        Poll::Ready(socket2::SockRef::from(&self.io).set_linger(None))
     }
 }

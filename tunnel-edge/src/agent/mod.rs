@@ -21,7 +21,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tunnel_carrier::quic::{Dialer, Limits};
@@ -30,6 +30,7 @@ use tunnel_daemon::{
     readiness::{Check, Readiness},
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
+use tunnel_identity::Validity;
 use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
 
 pub(crate) use self::session::{hello, session_config};
@@ -103,8 +104,8 @@ struct Shared {
     dialer: Dialer,
     session: SessionId,
     state: watch::Sender<State>,
-    /// The gateway did not accept the certificate.
-    renew_now: Notify,
+    /// The last certificate that the gateway did not accept, by its validity.
+    rejected: watch::Sender<Option<Validity>>,
     tasks: Tasks,
     metrics: EdgeMetrics,
     check: Check,
@@ -131,7 +132,7 @@ impl Agent {
             targets: Targets::new(config.services.clone(), config.allow.clone()),
             dialer,
             session: SessionId::random(&mut rand::rng()),
-            renew_now: Notify::new(),
+            rejected: watch::Sender::new(None),
             tasks: home.tasks,
             metrics: home.metrics,
             check: home.check,
@@ -190,7 +191,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
     let mut retry = Retry::new();
     let mut validity = shared.identity.validity();
     loop {
-        validity.mark_unchanged();
+        let shown = *validity.borrow_and_update();
         shared
             .state
             .send_modify(|state| state.connecting(shared.identity.now()));
@@ -210,7 +211,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             break;
         }
         if over.why.reason == Reason::Unauthenticated {
-            shared.renew_now.notify_one();
+            shared.rejected.send_replace(Some(shown));
         }
         if over.proved {
             retry.reset();

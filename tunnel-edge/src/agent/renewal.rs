@@ -15,13 +15,18 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 /// behind learns that it has expired.
 pub(super) async fn keep_renewed(shared: Arc<Shared>) {
     let identity = &shared.identity;
+    let mut rejected = shared.rejected.subscribe();
     let mut renewal = Renewal::new(*identity.validity().borrow(), &mut rand::rng());
     loop {
         let due = renewal.poll_timeout().unwrap_or(identity.now());
         let wait = due.since(identity.now()).min(LONGEST_SLEEP);
         let now = tokio::select! {
             () = sleep(wait) => identity.now(),
-            () = shared.renew_now.notified() => due,
+            _ = rejected.changed() => {
+                // It may have been replaced since it was shown.
+                let present = *identity.validity().borrow();
+                if *rejected.borrow_and_update() == Some(present) { due } else { identity.now() }
+            }
         };
         if renewal.handle_timeout(now) {
             renew(&shared, &mut renewal).await;

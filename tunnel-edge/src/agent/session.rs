@@ -11,6 +11,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use tunnel_carrier::{Driver, Incoming, Notice, Rejected, Tunnel};
 use tunnel_identity::{UnixTime, tls::Alpn};
@@ -125,10 +126,9 @@ impl Session {
                     Notice::GoAway { refusal, retry_after } => {
                         let streams = self.tunnel.status().streams;
                         info!(reason = %refusal.reason, error = %refusal.message, streams, "the gateway is leaving");
-                        shared.tasks.spawn(linger(self.tunnel.clone(), driver, self.notices, cutting));
+                        shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
                     }
-                    Notice::Drained => self.tunnel.close(&stopped()),
                     Notice::Services(_) => {}
                 },
                 dead = &mut health, if !given_up => {
@@ -207,21 +207,11 @@ async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr) -> Resul
     }
 }
 
-/// Lets the streams of a session end that takes no new ones.
-async fn linger(
-    tunnel: Tunnel,
-    mut driver: JoinHandle<Refusal>,
-    mut notices: mpsc::Receiver<Notice>,
-    cutting: tokio_util::sync::CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            _ = &mut driver => return,
-            notice = notices.recv() => if matches!(notice, None | Some(Notice::Drained)) { break },
-            () = cutting.cancelled() => break,
-        }
+/// Lets the streams of a session end that takes no new ones; the gateway closes it after the last.
+async fn linger(tunnel: Tunnel, driver: JoinHandle<Refusal>, cutting: CancellationToken) {
+    if cutting.run_until_cancelled(driver).await.is_none() {
+        tunnel.close(&stopped());
     }
-    tunnel.close(&stopped());
 }
 
 fn stopped() -> Refusal {

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig};
+use quinn::{Endpoint, TokioRuntime, crypto::rustls::QuicClientConfig};
 use tokio::{net::lookup_host, task::JoinSet, time::timeout};
 use tracing::debug;
 use tunnel_identity::tls::SERVER_NAME;
@@ -69,7 +69,7 @@ impl Dialer {
     /// Binds the local port; 0 takes any. Needs a tokio runtime.
     pub fn bind(port: u16, limits: Limits) -> io::Result<Self> {
         let socket = socket::bind_any(port)?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+        let endpoint = Endpoint::new(socket::endpoint_config(), None, socket, Arc::new(TokioRuntime))?;
         Ok(Self { endpoint, limits })
     }
 

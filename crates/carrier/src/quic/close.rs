@@ -3,8 +3,11 @@
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
 use tunnel_model::{Reason, Refusal};
 
+use super::attachment::let_farewell_through;
+
 /// Closes the connection and tells the peer why.
 pub fn close(connection: &quinn::Connection, refusal: &Refusal) {
+    let_farewell_through(connection);
     connection.close(code(refusal.reason), refusal.message.as_bytes());
 }
 

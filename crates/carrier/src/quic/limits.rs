@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig};
+
+use super::attachment::{Factory, Grant, Windows};
 
 /// Limits of one connection. quinn's own defaults would let one hostile peer pin 250 MB.
 #[derive(Debug, Clone)]
@@ -11,7 +13,8 @@ pub struct Limits {
     pub max_streams: u32,
     /// How much data of one stream may wait here for its reader, in bytes.
     pub stream_window: u32,
-    /// How much data of all streams may wait here for their readers, in bytes.
+    /// How much data may wait here for readers beyond what the streams that were opened or accepted here may have, in
+    /// bytes: of the session itself, and of streams that the peer opened and nobody has accepted.
     pub connection_window: u32,
     /// How much data may wait here for the peer to acknowledge it, in bytes.
     pub send_window: u32,
@@ -20,12 +23,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For a gateway, where each peer is one of many and any of them may be hostile: less than 1 MiB waits for readers.
+    /// For a gateway, where each peer is one of many and any of them may be hostile: less than 1 MiB waits for readers of
+    /// what a peer sends unasked.
     pub fn gateway() -> Self {
         Self {
             max_streams: 256,
             stream_window: 384 * 1024,
-            connection_window: 768 * 1024,
+            connection_window: 512 * 1024,
             send_window: 2 * 1024 * 1024,
             idle_timeout: Duration::from_secs(60),
         }
@@ -36,7 +40,7 @@ impl Limits {
         Self {
             max_streams: 1024,
             stream_window: 1024 * 1024,
-            connection_window: 2 * 1024 * 1024,
+            connection_window: 1024 * 1024,
             send_window: 2 * 1024 * 1024,
             idle_timeout: Duration::from_secs(60),
         }
@@ -46,12 +50,15 @@ impl Limits {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MTU_CEILING);
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
+        let windows = Windows::of(self);
+        let cubic = Arc::new(CubicConfig::default());
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(self.max_streams.into())
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(self.stream_window.into())
-            .receive_window(self.connection_window.into())
+            .receive_window(windows.with_streams(Grant::FIRST))
+            .congestion_controller_factory(Arc::new(Factory { windows, cubic }))
             .send_window(self.send_window.into())
             .max_idle_timeout(Some(idle))
             // The session pings, so that the interval can be learned per network.
@@ -69,6 +76,6 @@ impl Limits {
 /// Every IPv6 link carries this (RFC 9000 section 14); nothing a path says makes packets smaller.
 const MTU_FLOOR: u16 = 1200;
 /// GSO sends ten segments at once and a UDP datagram holds 65,535 bytes; above this, batches fail without a word.
-const MTU_CEILING: u16 = 6500;
+pub(super) const MTU_CEILING: u16 = 6500;
 /// Datagrams of a connection that wait, each way, in bytes.
 const DATAGRAM_BUFFER: usize = 64 * 1024;

@@ -1,5 +1,6 @@
 //! QUIC connections, with limits fit for peers that are not to be trusted with memory.
 
+mod attachment;
 mod client;
 mod close;
 mod limits;
@@ -7,6 +8,7 @@ mod peer;
 mod server;
 mod socket;
 
+pub(crate) use attachment::Grant;
 pub use client::{DialError, Dialer, resolve};
 pub use close::{close, refusal_of};
 pub(crate) use close::{code, reason};

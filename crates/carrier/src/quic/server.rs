@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
+use quinn::{Endpoint, TokioRuntime, crypto::rustls::QuicServerConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tracing::debug;
@@ -58,7 +58,7 @@ impl Server {
             .incoming_buffer_size(16 * 1024)
             .incoming_buffer_size_total(16 * 1024 * 1024);
         let socket = socket::bind(address)?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+        let endpoint = Endpoint::new(socket::endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))?;
         let (sender, accepted) = mpsc::channel(128);
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept_loop(endpoint.clone(), sender));

@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
+use quinn::EndpointConfig;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::limits::MTU_CEILING;
 
 /// What one burst of a fast sender needs before its reader runs again. The kernel may grant less.
 const BUFFER: usize = 4 * 1024 * 1024;
@@ -21,6 +24,15 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_send_buffer_size(BUFFER);
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// What both ends of a connection are told: datagrams of any size that the path carries are welcome. quinn's own limit
+/// is that of an Ethernet frame, which costs a third of the throughput wherever frames may be longer.
+pub(super) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // The ceiling lies within what QUIC allows.
+    let _ = config.max_udp_payload_size(MTU_CEILING);
+    config
 }
 
 /// A socket on any address of both families, or of IPv4 alone where the kernel has no IPv6. Port 0 takes any.

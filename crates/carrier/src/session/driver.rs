@@ -24,15 +24,13 @@ use crate::quic;
 pub enum Notice {
     /// The edge declared its services anew.
     Services(Vec<Service>),
-    /// The peer wants no new streams and will leave.
+    /// The peer wants no new streams, and ends the session when those that run have ended.
     GoAway {
         /// Why.
         refusal: Refusal,
         /// When to come back at the earliest.
         retry_after: Option<Duration>,
     },
-    /// One of the peers is leaving and no stream is left.
-    Drained,
 }
 
 /// How long a peer may take over the first frame of a stream that it opened.
@@ -55,6 +53,10 @@ pub struct Driver {
     headers: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
     notices: mpsc::Sender<Notice>,
+    /// After either side's goaway, no stream is left here.
+    drained: bool,
+    /// The peer said goaway.
+    peer_left: bool,
 }
 
 /// What can happen next.
@@ -90,6 +92,8 @@ impl Driver {
             headers: JoinSet::new(),
             incoming,
             notices,
+            drained: false,
+            peer_left: false,
         };
         Ok((driver, incoming_receiver, notice_receiver))
     }
@@ -188,8 +192,11 @@ impl Driver {
         }
     }
 
+    /// Whoever is told to go answers with a goaway of its own once all that was sent to it has arrived. So whoever left
+    /// first can close without losing anything.
     async fn handle_events(&mut self) -> Result<(), Refusal> {
         loop {
+            let (drained, peer_left) = (&mut self.drained, &mut self.peer_left);
             let notice = self.shared.with_quietly(|state| {
                 while let Some(event) = state.session.poll_event() {
                     match event {
@@ -211,14 +218,26 @@ impl Driver {
                         }
                         Event::Services(services) => return Ok(Some(Notice::Services(services))),
                         Event::GoAway { refusal, retry_after } => {
-                            return Ok(Some(Notice::GoAway { refusal, retry_after }));
+                            *peer_left = true;
+                            if state.leaving.is_none() {
+                                return Ok(Some(Notice::GoAway { refusal, retry_after }));
+                            }
                         }
-                        Event::Drained => return Ok(Some(Notice::Drained)),
+                        Event::Drained => {
+                            *drained = true;
+                            if state.leaving.is_none() {
+                                let refusal = Refusal::new(Reason::Draining, "no stream is left");
+                                state.session.drain(refusal, None);
+                            }
+                        }
                         Event::Failed(refusal) => return Err(refusal),
                         Event::Ready(_) => {}
                     }
                 }
-                Ok(None)
+                match &state.leaving {
+                    Some(refusal) if *drained && *peer_left => Err(refusal.clone()),
+                    _ => Ok(None),
+                }
             })?;
             match notice {
                 // An owner that looks at no notices has let go of the session; the streams go on.

@@ -125,6 +125,7 @@ impl Tunnel {
             OpenError::Draining => Refusal::new(Reason::Draining, "the peer is about to stop"),
         })?;
         let mut stream = Stream::new(stream::Guard::new(Arc::clone(&self.shared), id), send, recv);
+        stream.want();
         stream.write_header(header).await?;
         let (frame, rest) = stream.read_header(Prelude::default()).await?;
         let reply = self.shared.with(|state| state.session.handle_reply(id, &frame));
@@ -145,10 +146,15 @@ impl Tunnel {
     pub async fn ping(&self) -> Result<Duration, Refusal> {
         let (sender, answered) = oneshot::channel();
         self.shared.with(|state| {
+            // Once the driver has ended, nobody would answer.
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
             let number = state.session.ping(Instant::now().into_std());
             state.pongs.retain(|_, waiting| !waiting.is_closed());
             state.pongs.insert(number, sender);
-        });
+            Ok(())
+        })?;
         answered.await.map_err(|_| self.shared.why_closed())
     }
 
@@ -157,9 +163,13 @@ impl Tunnel {
         self.shared.with(|state| state.session.declare_services(services));
     }
 
-    /// Asks the peer to open no more streams; [`Notice::Drained`] says when the last has ended.
+    /// Asks the peer to open no more streams. When the last has ended at both ends, the session ends by itself, for this
+    /// reason; how long that may take is the caller's to limit, with [`Self::close`].
     pub fn drain(&self, refusal: Refusal, retry_after: Option<Duration>) {
-        self.shared.with(|state| state.session.drain(refusal, retry_after));
+        self.shared.with(|state| {
+            state.leaving = Some(refusal.clone());
+            state.session.drain(refusal, retry_after);
+        });
     }
 
     /// Whether both are handles to one session.
@@ -172,6 +182,11 @@ impl Tunnel {
         self.shared.fail(refusal.clone());
     }
 
+    /// How many streams are open.
+    pub fn open_streams(&self) -> usize {
+        self.shared.with_quietly(|state| state.session.open_streams())
+    }
+
     /// How it is doing.
     pub fn status(&self) -> TunnelStatus {
         let stats = self.shared.connection.stats();
@@ -182,7 +197,7 @@ impl Tunnel {
             received_bytes: stats.udp_rx.bytes,
             lost_packets: stats.path.lost_packets,
             mtu: stats.path.current_mtu,
-            streams: self.shared.with(|state| state.session.open_streams()),
+            streams: self.open_streams(),
         }
     }
 }
@@ -216,6 +231,7 @@ impl Answer {
         let Some(reply) = shared.with(|state| state.session.accept(id)) else {
             return Err(Refusal::new(Reason::Cancelled, "the peer gave the stream up"));
         };
+        self.stream.want();
         self.stream.write_header(reply).await?;
         Ok(self.stream)
     }

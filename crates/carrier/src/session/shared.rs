@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::{Session, StreamId};
 
-use crate::quic;
+use crate::quic::{self, Grant};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -29,18 +29,24 @@ pub(super) struct State {
     pub(super) pongs: HashMap<u64, oneshot::Sender<Duration>>,
     /// Why the session ended, by whoever knew first.
     pub(super) failure: Option<Refusal>,
+    /// Why we asked the peer to go.
+    pub(super) leaving: Option<Refusal>,
+    /// What the streams may have of the connection's window.
+    grant: Grant,
 }
 
 impl Shared {
     pub(super) fn new(connection: quinn::Connection, session: Session) -> Self {
         Self {
-            connection,
             state: Mutex::new(State {
+                grant: Grant::new(&connection),
                 session,
                 ends: HashMap::new(),
                 pongs: HashMap::new(),
                 failure: None,
+                leaving: None,
             }),
+            connection,
             changed: Notify::new(),
         }
     }
@@ -56,6 +62,16 @@ impl Shared {
     pub(super) fn with_quietly<T>(&self, call: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         call(&mut state)
+    }
+
+    /// A stream is there that may have data waiting.
+    pub(super) fn stream_opened(&self) {
+        self.with_quietly(|state| state.grant.opened(&self.connection));
+    }
+
+    /// It is no more.
+    pub(super) fn stream_closed(&self) {
+        self.with_quietly(|state| state.grant.closed(&self.connection));
     }
 
     /// Ends the session.

@@ -39,6 +39,8 @@ pub struct Stream {
 pub(super) struct Guard {
     shared: Arc<Shared>,
     id: Option<StreamId>,
+    /// Data of the stream may wait here beside that of all others.
+    granted: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,11 @@ enum End {
 
 impl Guard {
     pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self { shared, id: Some(id) }
+        Self {
+            shared,
+            id: Some(id),
+            granted: false,
+        }
     }
 
     fn reset(&self, refusal: &Refusal) {
@@ -78,6 +84,14 @@ impl Guard {
                 state.ends.remove(&id);
                 state.session.reset(id, refusal);
             });
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.granted {
+            self.shared.stream_closed();
         }
     }
 }
@@ -104,7 +118,12 @@ impl Stream {
     }
 
     pub(super) fn unnamed(shared: Arc<Shared>, send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        Self::new(Guard { shared, id: None }, send, recv)
+        let guard = Guard {
+            shared,
+            id: None,
+            granted: false,
+        };
+        Self::new(guard, send, recv)
     }
 
     /// Gives a stream the id that its header said.
@@ -113,6 +132,12 @@ impl Stream {
         self.send.half = Some(send_half);
         self.recv.half = recv_half;
         self.guard = guard;
+    }
+
+    /// Makes room for the stream's data: it is wanted here, and no longer only what a peer sends unasked.
+    pub(super) fn want(&mut self) {
+        self.guard.shared.stream_opened();
+        self.guard.granted = true;
     }
 
     pub(super) fn id(&self) -> StreamId {

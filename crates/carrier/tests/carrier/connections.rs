@@ -15,7 +15,7 @@ use tunnel_carrier::{
 use tunnel_identity::tls::{self, ALPN_TUNNEL, Alpn};
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 use tunnel_model::{GatewayAddr, Reason, Refusal};
-use tunnel_proto::{Config, Side};
+use tunnel_proto::{Config, Control, Side, StreamId};
 
 use crate::cluster::{Cluster, Pair, floor, greet, hash, hello, noise, soon};
 
@@ -244,6 +244,33 @@ async fn b4_an_edge_of_another_version_learns_that_it_is() {
     for end in [edge, gateway] {
         assert_eq!(end.unwrap_err().refusal.reason, Reason::UnsupportedVersion);
     }
+}
+
+/// B7: more resets than any honest peer has streams.
+#[tokio::test]
+async fn b7_a_peer_that_resets_without_end_is_cut_off() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let (dialled, accepted) = dial(&dialer, server.local_addr().unwrap(), &mut server, &cluster).await;
+    let flooding = tokio::spawn(async move {
+        let connection = dialled.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(&Control::Hello(hello()).encode()).await.unwrap();
+        for id in 0..50_000 {
+            let (id, refusal) = (StreamId(2 * id + 1), Refusal::new(Reason::Cancelled, ""));
+            if send.write_all(&Control::Reset { id, refusal }.encode()).await.is_err() {
+                break;
+            }
+        }
+        connection.closed().await
+    });
+    let gateway = Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello());
+    let gateway = soon("the hello", gateway).await.unwrap();
+    let why = soon("the session's end", gateway.driver.run()).await;
+    assert_eq!(why.reason, Reason::Protocol);
+    let told = tunnel_carrier::quic::refusal_of(&soon("the news", flooding).await.unwrap());
+    assert_eq!(told, why);
 }
 
 #[tokio::test]

@@ -18,11 +18,10 @@ async fn the_edge_sees_what_was_asked_for_and_by_whom() {
     let (opened, seen) = tokio::join!(pair.gateway.tunnel.open(&open), async {
         let incoming = pair.edge.incoming.recv().await.unwrap();
         let (seen, answer) = incoming.into_parts();
-        answer.accept().await.unwrap();
-        seen
+        (seen, answer.accept().await.unwrap())
     });
     opened.unwrap();
-    assert_eq!(seen, open);
+    assert_eq!(seen.0, open);
 }
 
 #[tokio::test]
@@ -59,12 +58,11 @@ async fn t2_an_edge_names_services_and_never_destinations() {
     let open = open("service:dns");
     let (opened, incoming) = tokio::join!(pair.edge.tunnel.open(&open), async {
         let (seen, answer) = pair.gateway.incoming.recv().await.unwrap().into_parts();
-        answer.accept().await.unwrap();
-        seen
+        (seen, answer.accept().await.unwrap())
     });
     opened.unwrap();
     // The only stream that came through is the one that names a service.
-    assert_eq!(incoming.target, Target::Service("dns".parse().unwrap()));
+    assert_eq!(incoming.0.target, Target::Service("dns".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -190,7 +188,7 @@ async fn two_thousand_streams_leave_nothing_behind() {
 async fn t2_a_peer_that_never_reads_pins_no_more_than_the_windows() {
     let limits = Limits {
         stream_window: 64 * 1024,
-        connection_window: 128 * 1024,
+        connection_window: 32 * 1024,
         send_window: 256 * 1024,
         ..Limits::edge()
     };
@@ -230,29 +228,6 @@ async fn a_slow_reader_stalls_no_other_stream() {
     assert_eq!((near_got.len(), hash(&far_got)), (0, hash(&data)));
 }
 
-/// B7
-#[tokio::test]
-async fn b7_a_peer_that_opens_and_resets_without_end_is_cut_off() {
-    let mut pair = Pair::new().await;
-    let tunnel = pair.gateway.tunnel.clone();
-    let flood = tokio::spawn(async move {
-        for _ in 0..200_000 {
-            // Polled once: the header is on its way, and the stream is given up.
-            let opened = timeout(Duration::ZERO, tunnel.open(&open("port:22"))).await;
-            if opened.is_ok_and(|opened| opened.is_err()) {
-                return true;
-            }
-            tokio::task::yield_now().await;
-        }
-        false
-    });
-    let sink = async { while pair.edge.incoming.recv().await.is_some() {} };
-    let (cut, ()) = soon("the cut", async { tokio::join!(flood, sink) }).await;
-    assert!(cut.unwrap());
-    let why = soon("the session's end", pair.edge.driver).await.unwrap();
-    assert_eq!(why.reason, Reason::Protocol);
-}
-
 #[tokio::test]
 async fn a_peer_that_leaves_lets_streams_end_and_takes_no_new_ones() {
     let mut pair = Pair::new().await;
@@ -263,7 +238,7 @@ async fn a_peer_that_leaves_lets_streams_end_and_takes_no_new_ones() {
     assert_eq!(
         notice,
         Notice::GoAway {
-            refusal: leaving,
+            refusal: leaving.clone(),
             retry_after: Some(Duration::from_secs(7))
         }
     );
@@ -274,10 +249,9 @@ async fn a_peer_that_leaves_lets_streams_end_and_takes_no_new_ones() {
     })
     .await;
     assert_eq!(near_got, b"b");
-    assert_eq!(
-        soon("drained", pair.edge.notices.recv()).await.unwrap(),
-        Notice::Drained
-    );
+    for end in [pair.gateway.driver, pair.edge.driver] {
+        assert_eq!(soon("the end", end).await.unwrap(), leaving);
+    }
 }
 
 /// Sends all and ends the direction, while reading to the other's end.

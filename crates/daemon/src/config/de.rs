@@ -264,7 +264,8 @@ impl<'de> MapAccess<'de> for Table<'de> {
         let Some((name, value)) = self.value.take() else {
             return Err(Fault::custom("a value was read before its key"));
         };
-        seed.deserialize(value).map_err(|fault| fault.under(name))
+        seed.deserialize(value)
+            .map_err(|fault| fault.at(value.0.span()).under(name))
     }
 }
 
@@ -285,6 +286,6 @@ impl<'de> SeqAccess<'de> for List<'de> {
         self.next += 1;
         seed.deserialize(Value(item))
             .map(Some)
-            .map_err(|fault| fault.under(format_args!("[{index}]")))
+            .map_err(|fault| fault.at(item.span()).under(format_args!("[{index}]")))
     }
 }

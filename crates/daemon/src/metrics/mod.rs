@@ -5,6 +5,8 @@
 
 mod process;
 
+pub(crate) use process::resident_bytes;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text::encode_eof;

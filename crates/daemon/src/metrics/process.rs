@@ -46,7 +46,8 @@ fn open_descriptors() -> Option<u64> {
     u64::try_from(entries).ok()?.checked_sub(1)
 }
 
-fn resident_bytes() -> Option<u64> {
+/// Resident memory of this process, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Started> {
     let program = std::env::current_exe()?;
-    let mut near = Running::start(&program, &["bare-near"], &dir.join("bare-near.log"))?;
+    let mut near = Running::start_talking(&program, &["bare-near"], &dir.join("bare-near.log"))?;
     let line = near.line().await?;
     let [address, tcp, http] = line.split(' ').collect::<Vec<_>>()[..] else {
         anyhow::bail!("the near end said {line:?}");
@@ -27,6 +27,6 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Star
     };
     Ok(Started {
         entry,
-        _processes: vec![near, far],
+        _processes: vec![near.running, far],
     })
 }

@@ -15,11 +15,11 @@ pub(super) async fn start(backends: Backends, dir: &Path, protocol: &str) -> any
     let (bind, quic) = (free_port()?, free_port()?);
     let (tcp, http) = two_ports()?;
     let server = format!(
-        "bindAddr = \"127.0.0.1\"\nbindPort = {bind}\nquicBindPort = {quic}\ntransport.tls.force = true\nlog.to = \"console\"\n"
+        "bindAddr = \"127.0.0.1\"\nbindPort = {bind}\nquicBindPort = {quic}\ntransport.tls.force = true\nlog.level = \"warn\"\n"
     );
     let port = if protocol == "quic" { quic } else { bind };
     let mut client = format!(
-        "serverAddr = \"127.0.0.1\"\nserverPort = {port}\ntransport.protocol = \"{protocol}\"\ntransport.tls.enable = true\n"
+        "serverAddr = \"127.0.0.1\"\nserverPort = {port}\ntransport.protocol = \"{protocol}\"\ntransport.tls.enable = true\nlog.level = \"warn\"\n"
     );
     for (name, local, remote) in [("tcp", backends.tcp, tcp), ("http", backends.http, http)] {
         client += &format!(

@@ -62,6 +62,15 @@ impl Host {
         command
     }
 
+    /// Calls `f` in this host's network, in a thread of its own: the sockets that it makes belong there
+    /// for good.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn enter<T: Send>(&self, f: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        self.namespace.enter(f)
+    }
+
     /// A UDP socket of this host, for the test itself to use. Port 0 is any.
     ///
     /// # Errors

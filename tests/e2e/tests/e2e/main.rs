@@ -7,6 +7,10 @@
 mod clients;
 /// The lab itself: its NATs are NATs, its links are links, and nothing leaks in or between labs.
 mod lab;
+/// From the first start to the last: joining, owning, failing, stopping.
+mod lifecycle;
+/// What NATs and links do to streams that run.
+mod nat;
 
 // Helpers.
 mod stream;

@@ -30,9 +30,14 @@ impl World {
     pub(crate) async fn connect(&self, target: &str) -> anyhow::Result<BufReader<TcpStream>> {
         let stream = self.client().connect(self.proxy()).await?;
         let mut stream = BufReader::new(stream);
-        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.user.field());
+        let request = format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n",
+            self.user.field()
+        );
         stream.write_all(request.as_bytes()).await?;
-        let head = timeout(SOON, head(&mut stream)).await.context("no answer to CONNECT")??;
+        let head = timeout(SOON, head(&mut stream))
+            .await
+            .context("no answer to CONNECT")??;
         ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
         Ok(stream)
     }
@@ -70,7 +75,12 @@ impl Transfer {
 
     /// The receiving end of `size` bytes that [`send`] writes.
     pub(crate) fn new(stream: BufReader<TcpStream>, size: usize) -> Self {
-        Self { stream, size, received: 0, longest_stall: Duration::ZERO }
+        Self {
+            stream,
+            size,
+            received: 0,
+            longest_stall: Duration::ZERO,
+        }
     }
 
     /// Reads on until so many bytes have arrived in all, none of which may keep it waiting longer than `patience`.

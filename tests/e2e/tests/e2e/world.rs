@@ -67,14 +67,26 @@ impl World {
 
     /// A gateway, and sites without anything running there.
     pub(crate) async fn start(sites: impl IntoIterator<Item = Site>) -> anyhow::Result<Self> {
-        let lab = sites.into_iter().fold(Lab::builder(), |lab, site| lab.site(site)).build()?;
+        let lab = sites
+            .into_iter()
+            .fold(Lab::builder(), |lab, site| lab.site(site))
+            .build()?;
+        let dir = lab.dir().to_owned();
+        Self::start_in(lab, &dir).await
+    }
+
+    /// As [`start`](Self::start), with the gateway's files in a directory of the test's choice.
+    pub(crate) async fn start_in(lab: Lab, dir: &Path) -> anyhow::Result<Self> {
         let logs = log_dir(&lab)?;
-        let config = init(&lab, lab.dir()).await?;
+        let config = init(&lab, dir).await?;
         let gateway = serve(&lab, &config, &logs).await?;
         let mut world = Self {
             gateway,
             services: Vec::new(),
-            user: User { name: "ops".to_owned(), secret: String::new() },
+            user: User {
+                name: "ops".to_owned(),
+                secret: String::new(),
+            },
             config,
             logs,
             lab,
@@ -142,7 +154,10 @@ impl World {
         let mut args = vec!["users", "create", name];
         args.extend(group.iter().flat_map(|group| ["--group", group]));
         let secret = self.cloud_ok(&args).await?;
-        Ok(User { name: name.to_owned(), secret })
+        Ok(User {
+            name: name.to_owned(),
+            secret,
+        })
     }
 
     /// A token for one node of any name.
@@ -153,7 +168,9 @@ impl World {
     /// What `nodes ls` says about a node.
     pub(crate) async fn node(&self, name: &str) -> anyhow::Result<Value> {
         let list = self.cloud_json(&["nodes", "ls"]).await?;
-        let node = list["nodes"].as_array().and_then(|nodes| nodes.iter().find(|node| node["name"] == name));
+        let node = list["nodes"]
+            .as_array()
+            .and_then(|nodes| nodes.iter().find(|node| node["name"] == name));
         node.cloned().with_context(|| format!("no node {name} in {list}"))
     }
 
@@ -237,7 +254,10 @@ impl Edge {
     /// Joins with a token.
     pub(crate) async fn join(&self, lab: &Lab, token: &str) -> anyhow::Result<Output> {
         let mut command = self.command(lab)?;
-        command.args(["join", "-", "--name", &self.name]).arg("--state").arg(&self.state);
+        command
+            .args(["join", "-", "--name", &self.name])
+            .arg("--state")
+            .arg(&self.state);
         run_with_input(command, token.as_bytes(), SOON).await
     }
 
@@ -279,8 +299,18 @@ pub(crate) async fn init(lab: &Lab, dir: &Path) -> anyhow::Result<PathBuf> {
     let gw = lab.host("gw");
     let config = dir.join("cloud.toml");
     let mut command = gw.command(built("tunnel-cloud")?);
-    command.arg("init").arg("--config").arg(&config).arg("--state").arg(state_of(&config));
-    command.args(["--public", &gw.at(PUBLIC).to_string(), "--proxy", &gw.at(PROXY).to_string()]);
+    command
+        .arg("init")
+        .arg("--config")
+        .arg(&config)
+        .arg("--state")
+        .arg(state_of(&config));
+    command.args([
+        "--public",
+        &gw.at(PUBLIC).to_string(),
+        "--proxy",
+        &gw.at(PROXY).to_string(),
+    ]);
     stdout_of(&run(command, SOON).await?)?;
     Ok(config)
 }
@@ -323,7 +353,9 @@ fn state_of(config: &Path) -> PathBuf {
 }
 
 fn log_dir(lab: &Lab) -> anyhow::Result<PathBuf> {
-    let Some(all) = std::env::var_os(LOGS) else { return Ok(lab.dir().to_owned()) };
+    let Some(all) = std::env::var_os(LOGS) else {
+        return Ok(lab.dir().to_owned());
+    };
     // The test runner gives each test a thread with its name.
     let thread = std::thread::current();
     let dir = PathBuf::from(all).join(thread.name().unwrap_or("test").replace("::", "-"));
@@ -335,5 +367,8 @@ fn log_dir(lab: &Lab) -> anyhow::Result<PathBuf> {
 fn unique(logs: &Path, name: &str) -> String {
     let free = |name: &String| !logs.join(format!("{name}.err")).exists();
     let numbered = (2..).map(|number| format!("{name}-{number}"));
-    std::iter::once(name.to_owned()).chain(numbered).find(free).unwrap_or_else(|| name.to_owned())
+    std::iter::once(name.to_owned())
+        .chain(numbered)
+        .find(free)
+        .unwrap_or_else(|| name.to_owned())
 }

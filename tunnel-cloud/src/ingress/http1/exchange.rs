@@ -272,6 +272,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
             }
         }
         self.backend.used = true;
+        if self.backend.buf.is_empty() {
+            self.backend.buf = BytesMut::new();
+        }
         let waits = self.request.expects_continue() && !self.told_to_continue;
         while self.upload.state == UploadState::Sending && response.persistent && !waits {
             if self

@@ -100,6 +100,10 @@ enum Step<S> {
 impl<D: Dial> Connection<D> {
     /// Waits for a request: the first until its deadline, others for as long as a connection may be idle.
     async fn next_request(&mut self, first: Option<Instant>) -> Next {
+        if self.buf.is_empty() {
+            // It may have grown with a body; an idle connection holds little.
+            self.buf = BytesMut::new();
+        }
         let mut scan = HeadScan::default();
         let idle = Instant::now() + self.session.limits.idle;
         let mut due = first;

@@ -33,7 +33,10 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
 
     let kubeconfig = kubeconfig(&world, &authority, TOKEN)?;
     let version = kubectl(&world, &kubeconfig, &["version"]).await?;
-    assert!(stdout_of(&version)?.contains(&format!("Server Version: {VERSION}")), "{version:?}");
+    assert!(
+        stdout_of(&version)?.contains(&format!("Server Version: {VERSION}")),
+        "{version:?}"
+    );
     let raw = kubectl(&world, &kubeconfig, &["get", "--raw", "/api/v1/nodes"]).await?;
     assert_eq!(serde_json::from_str::<Value>(&stdout_of(&raw)?)?, nodes());
     let table = kubectl(&world, &kubeconfig, &["get", "nodes"]).await?;
@@ -42,7 +45,10 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     // It is the server's word that counts, behind a tunnel as anywhere.
     let stranger = self::kubeconfig(&world, &authority, "another-token")?;
     let refused = kubectl(&world, &stranger, &["get", "nodes"]).await?;
-    assert!(!refused.status.success() && stderr_of(&refused).contains("must be logged in"), "{refused:?}");
+    assert!(
+        !refused.status.success() && stderr_of(&refused).contains("must be logged in"),
+        "{refused:?}"
+    );
     Ok(())
 }
 
@@ -73,7 +79,11 @@ fn nodes() -> Value {
 async fn authenticate(request: Request, next: Next) -> Result<Response, StatusCode> {
     let wanted = format!("Bearer {TOKEN}");
     let shown = request.headers().get(AUTHORIZATION);
-    if shown.is_some_and(|shown| *shown == wanted) { Ok(next.run(request).await) } else { Err(StatusCode::UNAUTHORIZED) }
+    if shown.is_some_and(|shown| *shown == wanted) {
+        Ok(next.run(request).await)
+    } else {
+        Err(StatusCode::UNAUTHORIZED)
+    }
 }
 
 /// A certificate for `name`, and the authority's for those who are to believe it.
@@ -102,7 +112,9 @@ impl axum::serve::Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let Ok((stream, addr)) = self.listener.accept().await else { continue };
+            let Ok((stream, addr)) = self.listener.accept().await else {
+                continue;
+            };
             if let Ok(stream) = self.tls.accept(stream).await {
                 return (stream, addr);
             }

@@ -14,7 +14,12 @@ const COPY_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn openssh_runs_a_command_and_copies_across_a_symmetric_nat() -> anyhow::Result<()> {
-    require!(Need::Lab, Need::Program("ssh"), Need::Program("sshd"), Need::Program("ncat"));
+    require!(
+        Need::Lab,
+        Need::Program("ssh"),
+        Need::Program("sshd"),
+        Need::Program("ncat")
+    );
     let (mut world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric).link("50mbit,20ms")).await?;
     let keys = Keys::new(world.lab.dir()).await?;
     let sshd = keys.sshd(&world, &edge)?;
@@ -32,7 +37,12 @@ async fn openssh_runs_a_command_and_copies_across_a_symmetric_nat() -> anyhow::R
     assert_eq!(output.status.code(), Some(42), "{output:?}");
 
     let copied = run_with_input(keys.ssh(&world, "cat"), &pattern(SIZE), COPY_WITHIN).await?;
-    assert!(copied.stdout == pattern(SIZE), "{} bytes: {:?}", copied.stdout.len(), copied.stderr);
+    assert!(
+        copied.stdout == pattern(SIZE),
+        "{} bytes: {:?}",
+        copied.stdout.len(),
+        copied.stderr
+    );
     Ok(())
 }
 
@@ -80,8 +90,17 @@ impl Keys {
             user.name, user.secret
         );
         let mut command = world.client().command("ssh");
-        command.args(["-F", "none", "-o", "BatchMode=yes", "-o", &format!("ProxyCommand={through}")]);
-        command.arg("-o").arg(format!("UserKnownHostsFile={}", self.dir.join("known_hosts").display()));
+        command.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            &format!("ProxyCommand={through}"),
+        ]);
+        command
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", self.dir.join("known_hosts").display()));
         command.arg("-i").arg(self.dir.join("user"));
         command.args(["root@edge1", remote]);
         command

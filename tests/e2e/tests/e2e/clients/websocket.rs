@@ -49,7 +49,9 @@ async fn exchange(mut socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpi
     }
     socket.close(None).await?;
     // The other side's close, and then the end.
-    timeout(SOON, async { while socket.next().await.is_some_and(|message| message.is_ok()) {} })
-        .await
-        .context("the socket was not closed")
+    timeout(SOON, async {
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await
+    .context("the socket was not closed")
 }

@@ -1,0 +1,244 @@
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tunnel_e2e::{Lab, Nat, Need, Service, Site, require, run, wait_until};
+
+use crate::stream::{Transfer, accept, head};
+use crate::world::{SOON, World, stderr_of, stdout_of};
+
+const THIN: &str = "20mbit,40ms";
+const SIZE: usize = 5_000_000;
+
+/// How long an edge may take to find out that its gateway is another process, and to come back.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+
+/// What one pause after another, each longer than the one before, leaves of attempts to accept in half a minute.
+const FEW: u64 = 100;
+
+/// R3, N9
+#[tokio::test]
+async fn r3_after_kill_9_edges_come_back_and_a_spent_token_stays_spent() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let mut world = World::start([Site::new().nat(Nat::Symmetric), Site::new()]).await?;
+    let mut edge = world.new_edge(1)?;
+    let token = world.token().await?;
+    stdout_of(&edge.join(&world.lab, &token).await?)?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await?;
+
+    world.gateway.kill().await?;
+    world.restart_gateway().await?;
+    world.wait_for_state("edge1", "online", BACK_WITHIN).await?;
+    let refused = world.new_edge(2)?.join(&world.lab, &token).await?;
+    assert!(stderr_of(&refused).contains("error[token-refused]: "), "{refused:?}");
+    Ok(())
+}
+
+/// N9: however an answer says where it ends, a gateway that dies must not end it.
+#[tokio::test]
+async fn n9_a_killed_gateway_resets_its_clients_and_ends_nothing() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (mut world, edge) = World::with_edge(Site::new()).await?;
+    let listener = world.lab.host(&edge.host).listen(8100)?;
+    let mut cut = Vec::new();
+    let mut targets = Vec::new();
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nthe first part",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ne\r\nthe first part\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nthe first part",
+    ] {
+        let target = async {
+            let mut target = accept(&listener).await?;
+            head(&mut target).await?;
+            target.write_all(answer.as_bytes()).await?;
+            anyhow::Ok(target)
+        };
+        let (client, target) = tokio::join!(world.get("http://edge1:8100/"), target);
+        targets.push(target?);
+        cut.push((answer, client?.1));
+    }
+    cut.push(("CONNECT", world.connect("edge1:8100").await?));
+
+    world.gateway.kill().await?;
+    for (answer, mut client) in cut {
+        let error = rest(&mut client)
+            .await?
+            .err()
+            .with_context(|| format!("it ended well: {answer}"))?;
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{answer}: {error}");
+    }
+    drop(targets);
+    Ok(())
+}
+
+/// N9, at the other end.
+#[tokio::test]
+async fn n9_a_killed_edge_comes_back_and_its_streams_are_reset() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (mut world, mut edge) = World::with_edge(Site::new().link(THIN)).await?;
+    world.offer(&edge, Service::Http, 8080).await?;
+    let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
+    download.read_to(SIZE / 5, SOON).await?;
+    edge.agent()?.kill().await?;
+    edge.start(&world.lab)?;
+    let error = download.break_of().await?;
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    edge.wait_connected(&world.lab).await?;
+    let (head, _) = world.get("http://edge1:8080/").await?;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_told_to_stop_lets_a_download_end() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (mut world, mut edge) = World::with_edge(Site::new().link(THIN)).await?;
+    world.offer(&edge, Service::Http, 8080).await?;
+    let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
+    download.read_to(SIZE / 5, SOON).await?;
+
+    world.gateway.signal(Signal::SIGTERM)?;
+    wait_until("nobody else is let in", SOON, async || {
+        world.client().connect(world.proxy()).await.is_err()
+    })
+    .await?;
+    edge.agent()?.wait_for_line("the gateway is leaving", SOON).await?;
+    download.finish(SOON).await?;
+    let status = world.gateway.wait_for_exit(SOON).await?;
+    ensure!(status.success(), "{status}");
+
+    world.restart_gateway().await?;
+    world.wait_for_state("edge1", "online", BACK_WITHIN).await
+}
+
+/// R1
+#[tokio::test]
+async fn r1_without_descriptors_the_gateway_pauses_and_goes_on() -> anyhow::Result<()> {
+    require!(Need::Lab, Need::Program("prlimit"), Need::Program("curl"));
+    const DESCRIPTORS: usize = 64;
+    let (mut world, edge) = World::with_edge(Site::new().link(THIN)).await?;
+    world.offer(&edge, Service::Http, 8080).await?;
+    let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
+    download.read_to(SIZE / 5, SOON).await?;
+
+    let mut prlimit = Command::new("prlimit");
+    prlimit
+        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
+        .arg(format!("--pid={}", world.gateway.pid()));
+    stdout_of(&run(prlimit, SOON).await?)?;
+    // More than there is room for; those that are not accepted wait in the kernel.
+    let mut idle = Vec::new();
+    for _ in 0..DESCRIPTORS {
+        idle.push(world.client().connect(world.proxy()).await?);
+    }
+    world.gateway.wait_for_line("accepting paused", SOON).await?;
+    download.finish(SOON).await?;
+
+    drop(idle);
+    world.gateway.wait_for_line("accepting resumed", SOON).await?;
+    let body = world
+        .curl_ok(&["-x", &world.proxy_url("http"), "http://edge1:8080/"])
+        .await?;
+    assert_eq!(body, b"hello from the edge\n");
+    let pauses = accept_pauses(&world).await?;
+    assert!((1..FEW).contains(&pauses), "{pauses} pauses");
+    Ok(())
+}
+
+/// R2
+#[tokio::test]
+async fn r2_with_a_full_disk_nobody_joins_and_what_is_connected_stays() -> anyhow::Result<()> {
+    require!(Need::Lab, Need::Program("mount"));
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::mount(&dir.path().join("cloud-state")).await?;
+    let lab = Lab::builder().site(Site::new().link(THIN)).site(Site::new()).build()?;
+    let mut world = World::start_in(lab, dir.path()).await?;
+    let edge = world.edge(1).await?;
+    world.offer(&edge, Service::Http, 8080).await?;
+    let token = world.token().await?;
+    let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
+    download.read_to(SIZE / 5, SOON).await?;
+
+    let filler = disk.fill()?;
+    let late = world.new_edge(2)?;
+    let refused = late.join(&world.lab, &token).await?;
+    let said = stderr_of(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("error[join-enrol]: ") && said.contains("try again later"),
+        "{said}"
+    );
+    download.finish(SOON).await?;
+    let (head, _) = world.get("http://edge1:8080/").await?;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+
+    // The token was not spent for nothing, and the store is whole.
+    fs::remove_file(filler)?;
+    stdout_of(&late.join(&world.lab, &token).await?)?;
+    world.gateway.kill().await?;
+    world.restart_gateway().await?;
+    world.node("edge2").await?;
+    world.wait_for_state("edge1", "online", BACK_WITHIN).await
+}
+
+/// What is still to come, or how it breaks.
+async fn rest(client: &mut BufReader<TcpStream>) -> anyhow::Result<std::io::Result<usize>> {
+    timeout(SOON, client.read_to_end(&mut Vec::new()))
+        .await
+        .context("neither an end nor a reset came")
+}
+
+/// How often accepting on the proxy port was put off.
+async fn accept_pauses(world: &World) -> anyhow::Result<u64> {
+    let mut curl = world.gw().command("curl");
+    curl.args(["-sS", "http://127.0.0.1:7090/metrics"]);
+    let text = stdout_of(&run(curl, SOON).await?)?;
+    let line = text
+        .lines()
+        .find(|line| line.contains("accept_pauses_total") && line.contains("\"proxy\""));
+    let number = line
+        .and_then(|line| line.rsplit(' ').next())
+        .with_context(|| text.clone())?;
+    Ok(number.parse()?)
+}
+
+/// A small disk of its own for one directory.
+struct Disk(PathBuf);
+
+impl Disk {
+    async fn mount(at: &Path) -> anyhow::Result<Self> {
+        fs::create_dir(at)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(at);
+        stdout_of(&run(mount, SOON).await?)?;
+        Ok(Self(at.to_owned()))
+    }
+
+    /// Leaves no room; removing the file that is returned makes some again.
+    fn fill(&self) -> anyhow::Result<PathBuf> {
+        let path = self.0.join("filler");
+        let mut file = fs::File::create(&path)?;
+        let full = loop {
+            if let Err(error) = file.write_all(&[0; 4_096]) {
+                break error;
+            }
+        };
+        ensure!(full.kind() == ErrorKind::StorageFull, "{full}");
+        Ok(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, as a program that was killed just now may still hold it.
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,128 @@
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tunnel_e2e::lab::Host;
+use tunnel_e2e::{Need, Process, Service, Site, require, wait_until};
+
+use crate::stream::Transfer;
+use crate::world::{Edge, SOON, World, stdout_of, stop};
+
+/// T1: how soon a revoked node is gone.
+const CUT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The least time after which an agent tries again that was turned away for good, in seconds.
+const LASTING: f64 = 120.0;
+
+/// More than a transfer of it can be through before the test looks.
+const SIZE: usize = 50_000_000;
+
+/// T1
+#[tokio::test]
+async fn t1_a_revoked_node_is_cut_off_at_once_and_does_not_come_back() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (mut world, mut edge) = World::with_edge(Site::new().link("20mbit,40ms")).await?;
+    world.offer(&edge, Service::Http, 8080).await?;
+    let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
+    download.read_to(500_000, SOON).await?;
+
+    world.cloud_ok(&["nodes", "revoke", "edge1"]).await?;
+    let line = edge.agent()?.wait_for_line("not connected", CUT_WITHIN).await?;
+    assert!(line.contains("reason=revoked"), "{line}");
+    assert!(retry_seconds(&line)? >= LASTING, "{line}");
+    let error = download.break_of().await?;
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    world.wait_for_state("edge1", "offline", CUT_WITHIN).await?;
+
+    // A new start is no way around it, nor does it make the agent knock more often.
+    stop(edge.agent()?).await?;
+    edge.start(&world.lab)?;
+    let line = edge.agent()?.wait_for_line("not connected", SOON).await?;
+    assert!(line.contains("reason=revoked"), "{line}");
+    assert!(retry_seconds(&line)? >= LASTING, "{line}");
+    let refused = world
+        .gateway
+        .stderr()
+        .iter()
+        .filter(|line| line.contains("node refused"))
+        .count();
+    assert_eq!(refused, 1, "{:?}", world.gateway.stderr());
+    Ok(())
+}
+
+/// T1
+#[tokio::test]
+async fn t1_of_two_machines_with_one_identity_the_newest_has_the_node() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (world, mut older) = World::with_edge(Site::new()).await?;
+    let mut newer = copy(&world, &older)?;
+    newer.start(&world.lab)?;
+    newer.wait_connected(&world.lab).await?;
+
+    let line = older.agent()?.wait_for_line("not connected", SOON).await?;
+    assert!(line.contains("reason=superseded"), "{line}");
+    assert!(retry_seconds(&line)? >= LASTING, "they throw each other out: {line}");
+    world.gateway.wait_for_line("a newer session took over", SOON).await?;
+    assert_eq!(world.node("edge1").await?["state"], "online");
+    let answering = world.lab.host(&newer.host);
+    let _service = serve_name(&world, answering).await?;
+    let (head, _) = world.get("http://edge1:8080/").await?;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+
+    let told: Value = serde_json::from_str(&stdout_of(&older.run(&world.lab, &["status", "-o", "json"]).await?)?)?;
+    assert_eq!(
+        (&told["state"], &told["reason"]),
+        (&"waiting".into(), &"superseded".into()),
+        "{told}"
+    );
+    Ok(())
+}
+
+/// B10, R5: a node whose certificate is of no use, for it was removed, is told so, and its name is free again.
+#[tokio::test]
+async fn a_removed_node_leaves_its_name_to_another() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (world, mut edge) = World::with_edge(Site::new()).await?;
+    world.cloud_ok(&["nodes", "rm", "edge1"]).await?;
+    let line = edge.agent()?.wait_for_line("not connected", CUT_WITHIN).await?;
+    assert!(line.contains("reason=revoked"), "{line}");
+    wait_until("the node is gone", SOON, async || world.node("edge1").await.is_err()).await?;
+    stop(edge.agent()?).await?;
+
+    fs::remove_dir_all(&edge.state)?;
+    fs::remove_file(&edge.config)?;
+    stdout_of(&edge.join(&world.lab, &world.token().await?).await?)?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await
+}
+
+/// The same identity on another machine of the site.
+fn copy(world: &World, edge: &Edge) -> anyhow::Result<Edge> {
+    let mut copy = world.new_edge(2)?;
+    copy.host = "lan1".to_owned();
+    fs::create_dir(&copy.state)?;
+    for entry in fs::read_dir(&edge.state)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), copy.state.join(entry.file_name()))?;
+        }
+    }
+    let text = fs::read_to_string(&edge.config)?;
+    let (from, to) = (edge.state.display().to_string(), copy.state.display().to_string());
+    fs::write(&copy.config, text.replace(&from, &to))?;
+    fs::set_permissions(&copy.state, fs::metadata(&edge.state)?.permissions())?;
+    Ok(copy)
+}
+
+async fn serve_name(world: &World, host: &Host) -> anyhow::Result<Process> {
+    host.serve(Service::Http, ([127, 0, 0, 1], 8080).into(), world.logs())
+        .await
+}
+
+/// After how many seconds the agent says that it tries again.
+fn retry_seconds(line: &str) -> anyhow::Result<f64> {
+    let (_, rest) = line.split_once("retry_s=").with_context(|| line.to_owned())?;
+    let number = rest.split_whitespace().next().unwrap_or_default();
+    number.parse().with_context(|| line.to_owned())
+}

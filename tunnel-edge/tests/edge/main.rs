@@ -1,0 +1,11 @@
+//! The agent, in this process and as the program that people run, against a small gateway made of the same libraries.
+#![allow(clippy::unwrap_used)]
+
+/// The running agent: streams, losses, renewal, the end.
+mod agent;
+/// A gateway for one test.
+mod gateway;
+/// From a token to a node.
+mod join;
+/// The command line, its errors and exit codes.
+mod program;
