@@ -179,7 +179,7 @@ impl Session {
             keepalive: None,
             pings: VecDeque::new(),
             next_ping: 0,
-            peer_resets: Budget::new(10_000, Duration::from_millis(1), now),
+            peer_resets: Budget::new(20_000, Duration::from_micros(50), now),
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
             leaving: false,
             drained: false,

@@ -164,7 +164,7 @@ async fn read_page(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Resu
             && let Some(head) = find_end(buffer)
         {
             let ok = buffer.starts_with(b"HTTP/1.1 200");
-            anyhow::ensure!(ok, "{}", String::from_utf8_lossy(&buffer[..head]));
+            anyhow::ensure!(ok, "{}", String::from_utf8_lossy(buffer));
             whole = Some(head + PAGE.len());
         }
     }

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a stream may stand still on which only the gateway sends: until the edge's next keepalive.
 const KEEPALIVE: Duration = Duration::from_secs(40);
 
+/// How long it takes without waiting for a keepalive.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
 /// Longer than acknowledgements are put off.
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -95,21 +98,14 @@ async fn n5_an_upload_goes_on_through_every_change() -> anyhow::Result<()> {
 #[tokio::test]
 async fn n5_a_silent_stream_wakes_up_after_the_nat_forgot_it() -> anyhow::Result<()> {
     require!(Need::Lab);
-    let (mut world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric)).await?;
-    world.offer(&edge, Service::Echo, 8100).await?;
-    let mut stream = world.connect("edge1:8100").await?;
-    let mut echo = [0; 5];
-    for word in [b"early", b"later"] {
-        stream.write_all(word).await?;
-        timeout(KEEPALIVE, stream.read_exact(&mut echo))
-            .await
-            .context("no echo")??;
-        assert_eq!(&echo, word);
-        // Acknowledgements that are under way would open a binding anew.
-        wait_for_silence(world.lab.site(1)).await?;
-        world.lab.site(1).forget_nat_bindings()?;
-    }
-    assert_one_session(&world).await
+    silence_through(LabSite::forget_nat_bindings, KEEPALIVE).await
+}
+
+/// N5: of its own network the edge hears at once, and tells the gateway.
+#[tokio::test]
+async fn n5_a_silent_stream_follows_the_edge_to_another_address() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    silence_through(LabSite::change_edge_address, AT_ONCE).await
 }
 
 /// N2: a link that carries nothing any more, while both ends believe in their connection.
@@ -185,6 +181,25 @@ async fn assert_one_session(world: &World) -> anyhow::Result<()> {
         world.node("edge1").await.is_ok_and(|node| node["state"] == "online")
     })
     .await
+}
+
+/// A stream on which nothing is under way when `change` happens, and something after it, with an answer `within` the time.
+async fn silence_through(change: Change, within: Duration) -> anyhow::Result<()> {
+    let (mut world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric)).await?;
+    world.offer(&edge, Service::Echo, 8100).await?;
+    let mut stream = world.connect("edge1:8100").await?;
+    let mut echo = [0; 5];
+    for (word, within) in [(b"early", SOON), (b"later", within)] {
+        stream.write_all(word).await?;
+        timeout(within, stream.read_exact(&mut echo))
+            .await
+            .context("no echo")??;
+        assert_eq!(&echo, word);
+        // Acknowledgements that are under way would open a binding anew.
+        wait_for_silence(world.lab.site(1)).await?;
+        change(world.lab.site(1))?;
+    }
+    assert_one_session(&world).await
 }
 
 /// Waits until nothing has crossed a site's link for a moment.
