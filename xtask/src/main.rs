@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod advisories;
+mod bench;
 mod check;
 mod ci;
 mod fuzz;
@@ -42,6 +43,8 @@ enum Task {
     Advisories,
     /// Build the API documentation; a warning is an error
     Docs,
+    /// Measure the tunnel beside its peers, and write the README's table
+    Bench(bench::Args),
     /// Fuzz one decoder
     Fuzz(fuzz::Args),
     /// Run everything that CI runs
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Licences => licences::run(),
         Task::Advisories => advisories::run(),
         Task::Docs => ci::docs(),
+        Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Ci => ci::run(),
     };

@@ -1,6 +1,6 @@
 //! The command line of `tunnel-cloud`.
 //!
-//! Commands that look at or change the gateway make requests of the admin API ([`gateway`]), whether a gateway runs or
+//! Commands that look at or change the gateway make requests of the admin API (`gateway`), whether a gateway runs or
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
