@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rcgen::{KeyPair, PublicKeyData as _};
+use ring::hmac;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509CertificationRequest};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -59,6 +60,14 @@ impl PrivateKey {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let request = params.serialize_request(&self.0).map_err(|_| KeyError::Provider)?;
         Ok(request.der().to_vec())
+    }
+
+    /// A secret for another use, the same for as long as the key is: HMAC-SHA256 of the label, keyed with the private key.
+    pub fn derive(&self, label: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.serialized_der());
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&key, label).as_ref());
+        secret
     }
 
     pub(crate) fn pair(&self) -> &KeyPair {
@@ -221,5 +230,14 @@ mod tests {
             PrivateKey::from_pem(&key.serialize_pem()).unwrap_err(),
             KeyError::KeyType
         );
+    }
+
+    #[test]
+    fn what_is_derived_lasts_as_long_as_the_key_and_differs_by_label() {
+        let key = PrivateKey::generate().unwrap();
+        let again = PrivateKey::from_pem(&key.to_pem()).unwrap();
+        assert_eq!(key.derive(b"a"), again.derive(b"a"));
+        assert_ne!(key.derive(b"a"), key.derive(b"b"));
+        assert_ne!(key.derive(b"a"), PrivateKey::generate().unwrap().derive(b"a"));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn near() -> anyhow::Result<()> {
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(vec![cert.into()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())?;
-    let mut server = Server::bind("127.0.0.1:0".parse()?, tls, &Limits::gateway())?;
+    let mut server = Server::bind("127.0.0.1:0".parse()?, tls, &[0; 32], &Limits::gateway())?;
     let mut listeners = Vec::new();
     let mut line = server.local_addr()?.to_string();
     for _ in 0..LISTENERS {

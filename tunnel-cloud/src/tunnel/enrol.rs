@@ -1,7 +1,7 @@
 //! Join tokens and old certificates become new certificates.
 
 use rand::RngExt;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tunnel_carrier::{
     exchange,
     quic::{self, Accepted},
@@ -36,7 +36,12 @@ pub(super) async fn answer(context: &Context, accepted: &Accepted) {
     let reply = match result {
         Ok(issued) => Reply::Issued(issued),
         Err(refusal) => {
-            warn!(%from, reason = %refusal.reason, detail = refusal.message, "no certificate given");
+            // Anybody can ask with a token that is worth nothing, as often as they like: those are counted, not logged.
+            if refusal.reason == Reason::Unauthenticated {
+                debug!(%from, reason = %refusal.reason, detail = refusal.message, "no certificate given");
+            } else {
+                warn!(%from, reason = %refusal.reason, detail = refusal.message, "no certificate given");
+            }
             Reply::Refused(refusal)
         }
     };

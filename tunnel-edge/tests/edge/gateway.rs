@@ -67,7 +67,7 @@ impl Gateway {
         let authority = files.authority().unwrap();
         let root = authority.root().clone();
         let tls = tls::server_config(&files.gateway().unwrap(), &root).unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls, &Limits::gateway()).unwrap();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls, &[7; 32], &Limits::gateway()).unwrap();
         let address: GatewayAddr = server.local_addr().unwrap().to_string().parse().unwrap();
         let token = JoinToken::generate(root.pin(), vec![address.clone()], &mut rand::rng()).unwrap();
         let grant = TokenGrant {

@@ -69,7 +69,7 @@ impl Dialer {
     /// Binds the local port; 0 takes any. Needs a tokio runtime.
     pub fn bind(port: u16, limits: Limits) -> io::Result<Self> {
         let socket = socket::bind_any(port)?;
-        let endpoint = Endpoint::new(socket::endpoint_config(), None, socket, Arc::new(TokioRuntime))?;
+        let endpoint = Endpoint::new(socket::endpoint_config(None), None, socket, Arc::new(TokioRuntime))?;
         Ok(Self { endpoint, limits })
     }
 

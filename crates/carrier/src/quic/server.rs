@@ -48,7 +48,15 @@ pub struct Server {
 
 impl Server {
     /// Binds the port. Needs a tokio runtime.
-    pub fn bind(address: SocketAddr, tls: rustls::ServerConfig, limits: &Limits) -> io::Result<Self> {
+    ///
+    /// The reset key is to be the same after a restart: peers whose connections went with the process before then hear so
+    /// at their next packet, and need not find out by silence.
+    pub fn bind(
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        reset_key: &[u8; 32],
+        limits: &Limits,
+    ) -> io::Result<Self> {
         let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
@@ -58,7 +66,12 @@ impl Server {
             .incoming_buffer_size(16 * 1024)
             .incoming_buffer_size_total(16 * 1024 * 1024);
         let socket = socket::bind(address)?;
-        let endpoint = Endpoint::new(socket::endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))?;
+        let endpoint = Endpoint::new(
+            socket::endpoint_config(Some(reset_key)),
+            Some(config),
+            socket,
+            Arc::new(TokioRuntime),
+        )?;
         let (sender, accepted) = mpsc::channel(128);
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept_loop(endpoint.clone(), sender));

@@ -3,9 +3,12 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
 };
 
 use quinn::EndpointConfig;
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::limits::MTU_CEILING;
@@ -28,8 +31,23 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// What both ends of a connection are told: datagrams of any size that the path carries are welcome. quinn's own limit
 /// is that of an Ethernet frame, which costs a third of the throughput wherever frames may be longer.
-pub(super) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+///
+/// With a reset key, an endpoint tells peers of its former life that it does not know them any more (RFC 9000 section
+/// 10.3); without, it does so only for connections of this life.
+pub(super) fn endpoint_config(reset_key: Option<&[u8; 32]>) -> EndpointConfig {
+    let mut config = match reset_key {
+        Some(key) => {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+            let mut cid_key = [0; 8];
+            cid_key.copy_from_slice(&hmac::sign(&key, b"connection ids").as_ref()[..8]);
+            let mut config = EndpointConfig::new(Arc::new(key));
+            // An endpoint resets only what bears a connection id of its own making.
+            let cid_key = u64::from_be_bytes(cid_key);
+            config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
+            config
+        }
+        None => EndpointConfig::default(),
+    };
     // The ceiling lies within what QUIC allows.
     let _ = config.max_udp_payload_size(MTU_CEILING);
     config

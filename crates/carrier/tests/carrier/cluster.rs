@@ -14,6 +14,9 @@ use tunnel_identity::{
 use tunnel_model::{Class, ClusterId, NodeId, Refusal, SessionId, Target, TraceId};
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
+/// The same for every life of a gateway.
+const RESET_KEY: [u8; 32] = [7; 32];
+
 /// A certificate authority and the gateway that it made.
 pub(crate) struct Cluster {
     pub(crate) root: ClusterRoot,
@@ -49,8 +52,12 @@ impl Cluster {
     }
 
     pub(crate) fn serve(&self, limits: &Limits) -> Server {
+        self.serve_at("127.0.0.1:0".parse().unwrap(), limits)
+    }
+
+    pub(crate) fn serve_at(&self, address: SocketAddr, limits: &Limits) -> Server {
         let tls = tls::server_config(&self.gateway, &self.root).unwrap();
-        Server::bind("127.0.0.1:0".parse().unwrap(), tls, limits).unwrap()
+        Server::bind(address, tls, &RESET_KEY, limits).unwrap()
     }
 }
 

@@ -228,6 +228,35 @@ async fn n2_a_peer_that_vanished_is_found_within_the_idle_time() {
     assert_eq!(why.reason, Reason::IdleTimeout);
 }
 
+/// N9: a gateway that was killed and is back knows nothing of its old connections, and says so.
+#[tokio::test]
+async fn n9_a_gateway_that_was_killed_and_is_back_says_so_at_the_next_packet() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let address = server.local_addr().unwrap();
+    let relay = UdpRelay::start(address, LinkPair::default(), 3).await.unwrap();
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let (dialled, accepted) = dial(&dialer, relay.local_addr(), &mut server, &cluster).await;
+    let (edge, gateway) = greet(dialled.unwrap(), accepted).await;
+    // Its last words do not get through.
+    relay.set_link(relay.link().with_up(false));
+    gateway.tunnel.close(&Refusal::new(Reason::Internal, "killed"));
+    soon("the end of the old gateway", gateway.driver).await.unwrap();
+    server.wait_idle().await;
+    drop((server, gateway.tunnel, gateway.incoming, gateway.notices));
+    soon("its port", async {
+        while UdpSocket::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let _back = cluster.serve_at(address, &Limits::gateway());
+    relay.set_link(relay.link().with_up(true));
+    soon("no answer", edge.tunnel.ping()).await.unwrap_err();
+    let why = soon("the verdict", edge.driver).await.unwrap();
+    assert_eq!(why.reason, Reason::CarrierLost);
+}
+
 /// B4
 #[tokio::test]
 async fn b4_an_edge_of_another_version_learns_that_it_is() {

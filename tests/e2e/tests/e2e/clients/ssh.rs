@@ -17,6 +17,7 @@ async fn openssh_runs_a_command_and_copies_across_a_symmetric_nat() -> anyhow::R
     require!(
         Need::Lab,
         Need::Program("ssh"),
+        Need::Program("ssh-keygen"),
         Need::Program("sshd"),
         Need::Program("ncat")
     );

@@ -79,7 +79,6 @@ async fn t1_of_two_machines_with_one_identity_the_newest_has_the_node() -> anyho
     Ok(())
 }
 
-/// B10, R5: a node whose certificate is of no use, for it was removed, is told so, and its name is free again.
 #[tokio::test]
 async fn a_removed_node_leaves_its_name_to_another() -> anyhow::Result<()> {
     require!(Need::Lab);
