@@ -13,4 +13,7 @@ mod config;
 /// `serve`, and commands beside it.
 mod serve;
 
+/// `lab`: the whole path in one process.
+mod lab;
+
 mod operator;
