@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tunnel_model::{Reason, Refusal, Service};
 
 use self::streams::{Early, Stream};
@@ -137,8 +137,7 @@ pub struct Session {
     hello: Hello,
     phase: Phase,
     reader: FrameReader,
-    transmit: VecDeque<Bytes>,
-    transmit_bytes: usize,
+    transmit: BytesMut,
     events: VecDeque<Event>,
     streams: HashMap<StreamId, Stream>,
     /// How many of `streams` the peer opened.
@@ -167,8 +166,7 @@ impl Session {
             hello,
             phase: Phase::Down,
             reader: FrameReader::new(MAX_CONTROL_FRAME),
-            transmit: VecDeque::new(),
-            transmit_bytes: 0,
+            transmit: BytesMut::new(),
             events: VecDeque::new(),
             streams: HashMap::new(),
             peer_streams: 0,
@@ -206,7 +204,6 @@ impl Session {
         self.phase = Phase::Down;
         self.keepalive = None;
         self.transmit.clear();
-        self.transmit_bytes = 0;
         self.pings.clear();
         self.early.clear();
         self.graces.clear();
@@ -331,11 +328,15 @@ impl Session {
         self.end_graces(now);
     }
 
-    /// The next bytes for the control stream.
+    /// What is to be written to the control stream, all of it.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        let next = self.transmit.pop_front()?;
-        self.transmit_bytes -= next.len();
-        Some(next)
+        (!self.transmit.is_empty()).then(|| self.transmit.split().freeze())
+    }
+
+    /// Whether the owner has something to write or to learn, or a new time to wait for. To be asked after calls that come
+    /// from elsewhere than the owner's own loop.
+    pub fn has_news(&self) -> bool {
+        !self.transmit.is_empty() || !self.events.is_empty() || !self.graces.is_empty()
     }
 
     /// The next thing to know.
@@ -352,12 +353,9 @@ impl Session {
         if matches!(self.phase, Phase::Down) {
             return;
         }
-        let bytes = message.encode();
-        self.transmit_bytes += bytes.len();
-        self.transmit.push_back(bytes);
-        if self.transmit_bytes > MAX_CONTROL_BACKLOG {
+        message.encode_to(&mut self.transmit);
+        if self.transmit.len() > MAX_CONTROL_BACKLOG {
             self.transmit.clear();
-            self.transmit_bytes = 0;
             self.fail(Refusal::new(
                 Reason::Protocol,
                 "the peer does not read its control stream",

@@ -14,6 +14,8 @@ use tokio::{
 use tunnel_carrier::quic::{Dialer, Limits, Server};
 
 const LISTENERS: usize = 2;
+/// Reads grow while they come back full.
+const MIN_READ: usize = 4 * 1024;
 const MAX_READ: usize = 256 * 1024;
 
 /// Accepts one far end and callers, and opens a stream for each caller. The first byte of a stream says which listener.
@@ -86,11 +88,15 @@ async fn relay(socket: TcpStream, mut send: quinn::SendStream, mut recv: quinn::
     let (mut from, mut to) = socket.into_split();
     let up = async {
         let mut buffer = BytesMut::new();
+        let mut room = MIN_READ;
         loop {
-            buffer.reserve(MAX_READ);
+            buffer.reserve(room);
             if from.read_buf(&mut buffer).await? == 0 {
                 send.finish()?;
                 return anyhow::Ok(());
+            }
+            if buffer.len() >= room {
+                room = (room * 2).min(MAX_READ);
             }
             send.write_chunk(buffer.split().freeze()).await?;
         }

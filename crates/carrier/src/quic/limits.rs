@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig};
 
 use super::attachment::{Factory, Grant, Windows};
 
@@ -52,6 +52,10 @@ impl Limits {
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
         let windows = Windows::of(self);
         let cubic = Arc::new(CubicConfig::default());
+        // Acknowledgements cost the peer a packet and both ends a wakeup each; one for ten packets is enough for loss
+        // recovery, and the delay that is allowed is the same as without (draft-ietf-quic-ack-frequency).
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(ACK_EVERY);
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(self.max_streams.into())
@@ -68,6 +72,7 @@ impl Limits {
             .mtu_discovery_config(Some(mtu))
             .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
             .datagram_send_buffer_size(DATAGRAM_BUFFER)
+            .ack_frequency_config(Some(acks))
             .allow_spin(false);
         Arc::new(config)
     }
@@ -77,5 +82,7 @@ impl Limits {
 const MTU_FLOOR: u16 = 1200;
 /// GSO sends ten segments at once and a UDP datagram holds 65,535 bytes; above this, batches fail without a word.
 pub(super) const MTU_CEILING: u16 = 6500;
+/// Packets that one acknowledgement may stand for, less one.
+const ACK_EVERY: VarInt = VarInt::from_u32(10);
 /// Datagrams of a connection that wait, each way, in bytes.
 const DATAGRAM_BUFFER: usize = 64 * 1024;

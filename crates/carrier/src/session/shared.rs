@@ -51,10 +51,16 @@ impl Shared {
         }
     }
 
-    /// Calls the machine, and has the driver look at what came of it.
+    /// Calls the machine, and has the driver look if something came of it. Most calls bring nothing: streams are opened
+    /// and accepted without a word on the control stream.
     pub(super) fn with<T>(&self, call: impl FnOnce(&mut State) -> T) -> T {
-        let result = self.with_quietly(call);
-        self.changed.notify_one();
+        let (result, news) = self.with_quietly(|state| {
+            let result = call(state);
+            (result, state.session.has_news())
+        });
+        if news {
+            self.changed.notify_one();
+        }
         result
     }
 

@@ -83,17 +83,69 @@ impl Latencies {
 
 /// Requests from clients that keep their connections.
 pub(crate) async fn keep_alive(entry: &Entry, time: Duration) -> anyhow::Result<Latencies> {
-    clients(entry, KEEPING, time, true).await
+    let mut sockets = Vec::new();
+    for _ in 0..KEEPING {
+        sockets.push(entry.connect_http().await?);
+    }
+    let request: Arc<[u8]> = Entry::kept_request().into();
+    let start = Instant::now();
+    let clients = sockets.into_iter().map(|mut socket| {
+        let request = Arc::clone(&request);
+        async move {
+            let (mut taken, mut buffer) = (Vec::new(), Vec::with_capacity(8192));
+            while start.elapsed() < time {
+                let asked = Instant::now();
+                socket.write_all(&request).await?;
+                read_page(&mut socket, &mut buffer).await?;
+                taken.push(asked.elapsed());
+            }
+            anyhow::Ok(taken)
+        }
+    });
+    gather(start, clients).await
 }
 
 /// Requests from clients that make a connection for each.
 pub(crate) async fn connection_per_request(entry: &Entry, time: Duration) -> anyhow::Result<Latencies> {
-    clients(entry, CLOSING, time, false).await
+    let request: Arc<[u8]> = entry.single_request().into();
+    let address = entry.http_address();
+    let start = Instant::now();
+    let clients = (0..CLOSING).map(|_| {
+        let request = Arc::clone(&request);
+        async move {
+            let (mut taken, mut buffer) = (Vec::new(), Vec::with_capacity(8192));
+            while start.elapsed() < time {
+                let asked = Instant::now();
+                let mut socket = connect(address).await?;
+                socket.write_all(&request).await?;
+                read_page(&mut socket, &mut buffer).await?;
+                taken.push(asked.elapsed());
+            }
+            anyhow::Ok(taken)
+        }
+    });
+    gather(start, clients).await
+}
+
+async fn gather<F>(start: Instant, clients: impl Iterator<Item = F>) -> anyhow::Result<Latencies>
+where
+    F: Future<Output = anyhow::Result<Vec<Duration>>> + Send + 'static,
+{
+    let mut running: JoinSet<_> = clients.collect();
+    let mut sorted = Vec::new();
+    while let Some(taken) = running.join_next().await {
+        sorted.extend(taken??);
+    }
+    sorted.sort_unstable();
+    Ok(Latencies {
+        sorted,
+        elapsed: start.elapsed(),
+    })
 }
 
 /// So many requests, a connection for each.
 pub(crate) async fn requests(entry: &Entry, count: usize) -> anyhow::Result<()> {
-    let request: Arc<[u8]> = entry.http_request(false).into();
+    let request: Arc<[u8]> = entry.single_request().into();
     let address = entry.http_address();
     let mut running = JoinSet::new();
     for i in 0..CLOSING {
@@ -113,46 +165,6 @@ pub(crate) async fn requests(entry: &Entry, count: usize) -> anyhow::Result<()> 
         done??;
     }
     Ok(())
-}
-
-async fn clients(entry: &Entry, count: usize, time: Duration, keep: bool) -> anyhow::Result<Latencies> {
-    let request: Arc<[u8]> = entry.http_request(keep).into();
-    let address = entry.http_address();
-    let start = Instant::now();
-    let end = start + time;
-    let mut running = JoinSet::new();
-    for _ in 0..count {
-        running.spawn(client(address, Arc::clone(&request), end, keep));
-    }
-    let mut sorted = Vec::new();
-    while let Some(taken) = running.join_next().await {
-        sorted.extend(taken??);
-    }
-    sorted.sort_unstable();
-    Ok(Latencies {
-        sorted,
-        elapsed: start.elapsed(),
-    })
-}
-
-async fn client(address: SocketAddr, request: Arc<[u8]>, end: Instant, keep: bool) -> anyhow::Result<Vec<Duration>> {
-    let mut taken = Vec::new();
-    let mut kept = None;
-    let mut buffer = Vec::with_capacity(8192);
-    while Instant::now() < end {
-        let start = Instant::now();
-        let mut socket = match kept.take() {
-            Some(socket) => socket,
-            None => connect(address).await?,
-        };
-        socket.write_all(&request).await?;
-        read_page(&mut socket, &mut buffer).await?;
-        taken.push(start.elapsed());
-        if keep {
-            kept = Some(socket);
-        }
-    }
-    Ok(taken)
 }
 
 async fn read_page(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {

@@ -52,22 +52,32 @@ impl Entry {
     pub(crate) async fn connect_tcp(&self) -> anyhow::Result<TcpStream> {
         match self {
             Self::Ports { tcp, .. } => connect(*tcp).await,
-            Self::Proxy { proxy, tcp, .. } => {
-                let mut socket = connect(*proxy).await?;
-                let authorization = self.authorization();
-                let request = format!("CONNECT {tcp} HTTP/1.1\r\nHost: {tcp}\r\n{authorization}\r\n");
-                socket.write_all(request.as_bytes()).await?;
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(socket.read_u8().await?);
-                }
-                anyhow::ensure!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
-                Ok(socket)
-            }
+            Self::Proxy { proxy, tcp, .. } => self.connect_by_name(*proxy, tcp).await,
         }
     }
 
-    /// Where requests go.
+    async fn connect_by_name(&self, proxy: SocketAddr, target: &str) -> anyhow::Result<TcpStream> {
+        let mut socket = connect(proxy).await?;
+        let authorization = self.authorization();
+        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await?);
+        }
+        anyhow::ensure!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        Ok(socket)
+    }
+
+    /// A connection to the server of pages that will stay.
+    pub(crate) async fn connect_http(&self) -> anyhow::Result<TcpStream> {
+        match self {
+            Self::Ports { http, .. } => connect(*http).await,
+            Self::Proxy { proxy, http, .. } => self.connect_by_name(*proxy, http).await,
+        }
+    }
+
+    /// Where a connection goes that is made for one request.
     pub(crate) fn http_address(&self) -> SocketAddr {
         match self {
             Self::Ports { http, .. } => *http,
@@ -75,15 +85,19 @@ impl Entry {
         }
     }
 
-    /// A request for the small page.
-    pub(crate) fn http_request(&self, keep_alive: bool) -> Vec<u8> {
-        let connection = if keep_alive { "" } else { "Connection: close\r\n" };
+    /// A request for the small page on a connection that stays; it leads to the server itself.
+    pub(crate) fn kept_request() -> Vec<u8> {
+        b"GET / HTTP/1.1\r\nHost: page\r\n\r\n".to_vec()
+    }
+
+    /// A request for the small page on a connection of its own, which a proxy is asked to pass on.
+    pub(crate) fn single_request(&self) -> Vec<u8> {
         let (target, host) = match self {
             Self::Ports { http, .. } => ("/".to_owned(), http.to_string()),
             Self::Proxy { http, .. } => (format!("http://{http}/"), http.clone()),
         };
         let authorization = self.authorization();
-        format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{connection}{authorization}\r\n").into_bytes()
+        format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}\r\n").into_bytes()
     }
 
     fn authorization(&self) -> String {
