@@ -19,7 +19,7 @@ use tunnel_daemon::{
     error::{CliError, ErrorBody, Exit},
 };
 
-use crate::{agent::Agent, cli::refused};
+use crate::{agent::Agent, fault::refused};
 
 /// A round trip.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ use tunnel_model::{Reason, Refusal, Target};
 use crate::{
     admin::Pong,
     agent::{Phase, Status},
-    cli::{load_error, refused},
     config::Config,
     echo::echo,
+    fault::{load_error, refused},
     identity::Identity,
     stages::{Stage, Stages},
     targets::{Targets, dial},

@@ -27,9 +27,9 @@ use tunnel_model::{NodeName, Reason, Refusal};
 
 pub use crate::stages::Stage;
 use crate::{
-    cli::{file_error, load_error, refused},
     config::{self, Config},
     echo::echo,
+    fault::{file_error, load_error, refused},
     host_name,
     identity::{Identity, time_floor},
     stages::Stages,

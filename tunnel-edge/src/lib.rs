@@ -11,6 +11,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 mod echo;
+mod fault;
 pub mod identity;
 pub mod join;
 pub mod metrics;

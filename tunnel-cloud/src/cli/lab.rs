@@ -6,7 +6,12 @@ use super::LabArgs;
 
 #[cfg(feature = "lab")]
 pub(super) async fn run(args: LabArgs, format: OutputFormat) -> Result<(), CliError> {
-    crate::lab::run(args, format).await
+    let plan = crate::lab::Plan {
+        nodes: args.nodes,
+        link: args.link,
+        check: args.check,
+    };
+    crate::lab::run(plan, format).await
 }
 
 #[cfg(not(feature = "lab"))]

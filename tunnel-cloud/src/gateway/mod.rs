@@ -62,11 +62,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     })?;
 
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
-    let limits = quic::Limits {
-        max_streams: config.limits.streams_per_node.get(),
-        ..quic::Limits::gateway()
-    };
-    let edges = Server::bind(config.listen.public, tls, &reset_key, &limits)
+    let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
     let proxy = bind("listen.proxy", config.listen.proxy).await?;
     let probes = bind("listen.metrics", config.listen.metrics).await?;

@@ -16,8 +16,7 @@ use tunnel_daemon::{
 };
 use tunnel_linkem::LinkConfig;
 
-use crate::cli::LabArgs;
-use world::World;
+use self::world::World;
 
 /// Nobody waits for the streams of a lab.
 const DEADLINES: Deadlines = Deadlines {
@@ -25,16 +24,27 @@ const DEADLINES: Deadlines = Deadlines {
     flush: std::time::Duration::from_secs(5),
 };
 
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many edges.
+    pub nodes: u16,
+    /// The link of each edge, as [`LinkConfig`] reads it.
+    pub link: String,
+    /// Whether to prove the path and end, instead of showing figures until told to stop.
+    pub check: bool,
+}
+
 /// Runs the lab until it is told to stop, or until it has proved itself.
-pub async fn run(args: LabArgs, format: OutputFormat) -> Result<(), CliError> {
-    let link: LinkConfig = args.link.parse().map_err(|error: tunnel_linkem::ParseLinkError| {
+pub async fn run(plan: Plan, format: OutputFormat) -> Result<(), CliError> {
+    let link: LinkConfig = plan.link.parse().map_err(|error: tunnel_linkem::ParseLinkError| {
         CliError::new(Exit::Usage, "lab-link", error.to_string()).with_hint("write a link as 3mbit,60ms,1%")
     })?;
     let signals = Signals::install()
         .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot take over signals: {error}")))?;
     let tasks = Tasks::new();
-    let world = World::start(usize::from(args.nodes), link, &tasks).await?;
-    let result = if args.check {
+    let world = World::start(usize::from(plan.nodes), link, &tasks).await?;
+    let result = if plan.check {
         let result = check::run(&world, format).await;
         tasks.stop();
         result

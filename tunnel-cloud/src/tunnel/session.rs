@@ -37,11 +37,7 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
         name: record.name.to_string(),
         unix_millis: now().secs() * 1000,
     };
-    let config = Config {
-        max_streams: usize::try_from(context.limits.streams_per_node.get()).unwrap_or(usize::MAX),
-        ..Config::default()
-    };
-    let established = match Tunnel::establish(accepted.connection, Side::Gateway, config, hello).await {
+    let established = match Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello).await {
         Ok(established) => established,
         Err(Rejected { refusal, .. }) => {
             warn!(node = %record.name, %from, reason = %refusal.reason, detail = refusal.message, "no session");

@@ -12,13 +12,11 @@ use tunnel_daemon::{
     error::{CliError, Exit},
     output::{self, OutputArg},
 };
-use tunnel_identity::{FileError, JoinToken, ParseTokenError};
-use tunnel_model::{NodeName, Reason, Refusal};
+use tunnel_identity::{JoinToken, ParseTokenError};
+use tunnel_model::NodeName;
 
 use crate::{
-    agent::StartError,
     config::{Config, DEFAULT_PATH, RawConfig},
-    identity::LoadError,
     join::{Plan, Stage, join},
 };
 
@@ -168,39 +166,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(count) * unit))
 }
 
-/// A refusal as the error of a command.
-pub(crate) fn refused(code: &'static str, refusal: &Refusal) -> CliError {
-    let exit = match refusal.reason {
-        Reason::Denied | Reason::Revoked | Reason::Unauthenticated => Exit::Denied,
-        Reason::NodeOffline => Exit::NodeOffline,
-        Reason::IdleTimeout | Reason::TargetTimeout => Exit::Timeout,
-        _ => Exit::Failure,
-    };
-    CliError::new(exit, code, refusal.to_string())
-}
-
-pub(crate) fn file_error(error: FileError) -> CliError {
-    CliError::new(Exit::Failure, error.code(), error.to_string())
-}
-
-pub(crate) fn load_error(error: LoadError) -> CliError {
-    match error {
-        LoadError::NotEnrolled(_) => CliError::new(Exit::Failure, "not-enrolled", error.to_string())
-            .with_hint("join first: tunnel-edge join TOKEN"),
-        LoadError::Files(error) => file_error(error),
-        LoadError::Certificate { ref why, .. } => CliError::new(Exit::Failure, why.code(), error.to_string())
-            .with_hint("restore the directory from a backup, or join anew with another one"),
-    }
-}
-
-pub(crate) fn start_error(error: StartError) -> CliError {
-    match error {
-        StartError::Identity(error) => load_error(error),
-        StartError::Bind { .. } => CliError::new(Exit::Failure, "link-bind", error.to_string())
-            .with_hint("set link.local_port to a port that is free, or leave it out"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,14 +182,5 @@ mod tests {
         for bad in ["", "m", "5d", "-1s", "1.5h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_error_says_what_a_person_can_do() {
-        let error = load_error(LoadError::NotEnrolled("/s".into()));
-        assert_eq!(
-            error.to_string(),
-            "error[not-enrolled]: /s holds no identity (join first: tunnel-edge join TOKEN)"
-        );
     }
 }

@@ -18,8 +18,8 @@ use tunnel_daemon::{
 use crate::{
     VERSION, admin,
     agent::{Agent, Home, Phase},
-    cli::start_error,
     config::Config,
+    fault::{load_error, start_error},
     metrics::EdgeMetrics,
 };
 
@@ -59,7 +59,7 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     };
     // The identity is read before the socket is bound, whose directory it lies in; and the socket keeps a second agent
     // from dialling with the same identity.
-    let identity = crate::identity::Identity::load(&config.state).map_err(crate::cli::load_error)?;
+    let identity = crate::identity::Identity::load(&config.state).map_err(load_error)?;
     let admin = AdminListener::bind(config.socket())?;
     let agent = Agent::start_with(config, identity, home).map_err(start_error)?;
 

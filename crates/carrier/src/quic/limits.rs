@@ -27,7 +27,8 @@ impl Limits {
     /// what a peer sends unasked.
     pub fn gateway() -> Self {
         Self {
-            max_streams: 256,
+            // quinn sets memory aside for each of them, on each connection.
+            max_streams: 64,
             stream_window: 384 * 1024,
             connection_window: 512 * 1024,
             send_window: 2 * 1024 * 1024,

@@ -283,7 +283,9 @@ async fn read_header(shared: Arc<Shared>, send: SendStream, recv: RecvStream, in
         Ok(tunnel_proto::Incoming::Stream { id, open }) => {
             stream.name(Guard::new(shared, id));
             stream.unread(rest);
-            let answer = Answer { stream };
+            let answer = Answer {
+                stream: Box::new(stream),
+            };
             // Nobody takes streams any more: dropping it refuses it.
             let _ = incoming.send(Incoming { open, answer }).await;
         }

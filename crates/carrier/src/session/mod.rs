@@ -220,7 +220,8 @@ impl Incoming {
 /// Answers a stream that the peer wants to open.
 #[derive(Debug)]
 pub struct Answer {
-    stream: Stream,
+    /// Apart, because a queue sets aside room for many of these on each connection.
+    stream: Box<Stream>,
 }
 
 impl Answer {
@@ -233,7 +234,7 @@ impl Answer {
         };
         self.stream.want();
         self.stream.write_header(reply).await?;
-        Ok(self.stream)
+        Ok(*self.stream)
     }
 
     /// The target cannot be had: tells the peer why.
