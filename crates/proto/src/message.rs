@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 use tunnel_model::{Class, HostPort, Reason, Refusal, Service, SessionId, Target, TraceId};
 
@@ -85,11 +85,6 @@ impl Control {
         frame::encode(&wire::Control {
             kind: Some(self.to_wire()),
         })
-    }
-
-    /// Appends the message as a frame.
-    pub(crate) fn encode_to(&self, buffer: &mut BytesMut) {
-        buffer.extend_from_slice(&self.encode());
     }
 
     /// Reads a frame's content. `None` is a kind that a newer peer knows and we do not: to be ignored.

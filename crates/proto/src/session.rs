@@ -353,7 +353,7 @@ impl Session {
         if matches!(self.phase, Phase::Down) {
             return;
         }
-        message.encode_to(&mut self.transmit);
+        self.transmit.extend_from_slice(&message.encode());
         if self.transmit.len() > MAX_CONTROL_BACKLOG {
             self.transmit.clear();
             self.fail(Refusal::new(
