@@ -2,7 +2,8 @@
 //!
 //! [`serve`] accepts connections, tells the protocols apart by their first byte, finds out who asks and what for, and
 //! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
-//! that come back are relayed, with both directions ending on their own.
+//! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
+//! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
 //!
 //! | module | what |
 //! |---|---|
@@ -38,10 +39,7 @@ pub use server::{CONNECTIONS, Limits, serve};
 /// What lies behind the ways in: who may come, and how to get there.
 pub trait Dial: Send + Sync + 'static {
     /// A byte stream to a target.
-    ///
-    /// `shutdown` ends the caller's direction and leaves the other open. Dropping the stream without it resets both.
-    /// A read that returns no bytes is the target's own end; a cut is an error.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Dialled;
 
     /// Finds out who asks. `None` is a caller who showed nothing; it is a refusal unless its address alone is enough.
     fn authenticate(
@@ -53,8 +51,19 @@ pub trait Dial: Send + Sync + 'static {
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;
 
-    /// Opens a stream, or says why not. Its deadline is its own; dropping the future gives up.
+    /// Opens a stream, or says why not, as far as that is known here: the target itself may still be on its way. Its
+    /// deadline is its own; dropping the future gives up.
     fn dial(&self, request: DialRequest) -> impl Future<Output = Result<Self::Stream, Refusal>> + Send;
+}
+
+/// A byte stream to a target, which takes what is written to it before the target is there.
+///
+/// `shutdown` ends the caller's direction and leaves the other open. Dropping the stream without it resets both. A read
+/// that returns no bytes is the target's own end; a cut is an error.
+pub trait Dialled: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Waits until the target is there, or says why it is not. Reading waits for it too, and fails with the [`Refusal`] as
+    /// the error's source. Cancelling loses nothing.
+    fn established(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
 /// One wish to reach something.

@@ -73,6 +73,7 @@ pub async fn serve<D: Dial>(
             limits,
             metrics: metrics.clone(),
             stopping: stopping.clone(),
+            tasks: tasks.clone(),
             peer,
         };
         let cutting = tasks.cutting();

@@ -8,12 +8,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tunnel_daemon::shutdown::Tasks;
 use tunnel_model::{
     Class, DEFAULT_SERVICES, Destination, ParseDestinationError, Principal, Reason, Refusal, Target, TraceId,
 };
 
 use super::{
-    Dial, DialRequest, IngressMetrics, Limits,
+    Dial, DialRequest, Dialled, IngressMetrics, Limits,
     client::{Client, READ, broken},
     http1, socks5,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Session<D> {
     pub(crate) metrics: IngressMetrics,
     /// Cancelled when no further request is taken.
     pub(crate) stopping: CancellationToken,
+    /// For what goes on after the connection.
+    pub(crate) tasks: Tasks,
     /// Where the caller connected from.
     pub(crate) peer: SocketAddr,
 }
@@ -65,7 +68,8 @@ impl<D: Dial> Session<D> {
         })
     }
 
-    /// Opens a stream, or gives up when the caller does. What the caller sends ahead is kept.
+    /// Opens a stream, whose target may not be there yet, or gives up when the caller does. What the caller sends ahead
+    /// is kept.
     pub(crate) async fn dial(
         &self,
         client: &mut Client,
@@ -74,17 +78,35 @@ impl<D: Dial> Session<D> {
         destination: Destination,
         trace: TraceId,
     ) -> Result<D::Stream, NotDialled> {
+        let dialling = self.gateway.dial(self.request(principal, destination, trace));
+        unless_gone(client, ahead, dialling).await
+    }
+
+    /// Opens a stream and waits for its target.
+    pub(crate) async fn connect(
+        &self,
+        client: &mut Client,
+        ahead: &mut BytesMut,
+        principal: Principal,
+        destination: Destination,
+        trace: TraceId,
+    ) -> Result<D::Stream, NotDialled> {
+        let connecting = async {
+            let mut stream = self.gateway.dial(self.request(principal, destination, trace)).await?;
+            stream.established().await?;
+            Ok(stream)
+        };
+        unless_gone(client, ahead, connecting).await
+    }
+
+    fn request(&self, principal: Principal, destination: Destination, trace: TraceId) -> DialRequest {
         let class = class_of(&destination.target);
-        let request = DialRequest {
+        DialRequest {
             principal,
             destination,
             class,
             trace,
             client: self.peer,
-        };
-        tokio::select! {
-            dialled = self.gateway.dial(request) => dialled.map_err(NotDialled::Refused),
-            _ = broken(client, ahead) => Err(NotDialled::CallerGone),
         }
     }
 
@@ -92,6 +114,17 @@ impl<D: Dial> Session<D> {
     pub(crate) fn refused(&self, refusal: &Refusal) {
         self.metrics.refused(refusal.reason);
         tracing::debug!(client = %self.peer, code = %refusal.reason, message = %refusal.message, "refused");
+    }
+}
+
+async fn unless_gone<S>(
+    client: &mut Client,
+    ahead: &mut BytesMut,
+    opening: impl Future<Output = Result<S, Refusal>>,
+) -> Result<S, NotDialled> {
+    tokio::select! {
+        opened = opening => opened.map_err(NotDialled::Refused),
+        _ = broken(client, ahead) => Err(NotDialled::CallerGone),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{Decision, Policy, Principal, Reason, Refusal, Zone};
 use tunnel_proto::Open;
@@ -10,7 +9,7 @@ use tunnel_proto::Open;
 use super::Registry;
 use crate::{
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialRequest},
+    ingress::{Credential, Dial, DialRequest, Dialled},
     users::Users,
 };
 
@@ -86,12 +85,12 @@ impl Dial for Gateway {
             trace: request.trace,
             principal: principal.name.to_string(),
         };
-        match timeout(DIAL_DEADLINE, tunnel.open(&open)).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                let message = format!("{name} did not answer within {} s", DIAL_DEADLINE.as_secs());
-                Err(Refusal::new(Reason::TargetTimeout, message))
-            }
-        }
+        tunnel.open(&open, DIAL_DEADLINE).await
+    }
+}
+
+impl Dialled for tunnel_carrier::Stream {
+    async fn established(&mut self) -> Result<(), Refusal> {
+        Self::established(self).await
     }
 }

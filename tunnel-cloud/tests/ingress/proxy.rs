@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
 };
-use tunnel_cloud::ingress::{Credential, Dial, DialRequest, IngressMetrics, Limits, serve};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, serve};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     metrics::Metrics,
@@ -84,8 +84,9 @@ impl Proxy {
     }
 }
 
-/// A gateway without a tunnel. Nodes that it does not know by address answer to their name: `offline`, `denied`,
-/// `refusing`, `slow`, `busy`; `never` does not answer at all.
+/// A gateway without a tunnel. Nodes that it does not know by address answer to their name: `offline`, `denied` and
+/// `busy` at once, `refusing` and `slow` as edges do, when a stream to them is there already; `never` does not answer at
+/// all.
 pub(crate) struct Direct {
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
@@ -142,16 +143,13 @@ impl Dial for Direct {
         if let Some(addr) = known {
             let io = TcpStream::connect(addr).await.unwrap();
             io.set_zero_linger().unwrap();
-            return Ok(Direction {
-                io,
-                _ended: NotifyOnDrop(Arc::clone(&self.ended)),
-            });
+            return Ok(self.direction(Ok(io)));
         }
         let reason = match node.as_str() {
             "offline" => Reason::NodeOffline,
             "denied" => Reason::Denied,
-            "refusing" => Reason::TargetRefused,
-            "slow" => Reason::TargetTimeout,
+            "refusing" => return Ok(self.direction(Err(Reason::TargetRefused))),
+            "slow" => return Ok(self.direction(Err(Reason::TargetTimeout))),
             "busy" => Reason::Overloaded,
             "never" => {
                 let _told = NotifyOnDrop(Arc::clone(&self.gave_up));
@@ -164,6 +162,15 @@ impl Dial for Direct {
     }
 }
 
+impl Direct {
+    fn direction(&self, target: Result<TcpStream, Reason>) -> Direction {
+        Direction {
+            target: target.map_err(|reason| Refusal::new(reason, format!("the edge says {reason}"))),
+            _ended: NotifyOnDrop(Arc::clone(&self.ended)),
+        }
+    }
+}
+
 pub(crate) struct NotifyOnDrop(Arc<Notify>);
 
 impl Drop for NotifyOnDrop {
@@ -172,29 +179,48 @@ impl Drop for NotifyOnDrop {
     }
 }
 
-/// A stream as a tunnel gives it: dropped before it is shut down, it is reset.
+/// A stream as a tunnel gives it: dropped before it is shut down, it is reset; one that the edge refuses takes what is
+/// written and fails when it is read.
 pub(crate) struct Direction {
-    io: TcpStream,
+    target: Result<TcpStream, Refusal>,
     _ended: NotifyOnDrop,
+}
+
+impl Dialled for Direction {
+    async fn established(&mut self) -> Result<(), Refusal> {
+        self.target.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
 }
 
 impl AsyncRead for Direction {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        match &mut self.target {
+            Ok(io) => Pin::new(io).poll_read(cx, buf),
+            Err(refusal) => Poll::Ready(Err(io::Error::other(refusal.clone()))),
+        }
     }
 }
 
 impl AsyncWrite for Direction {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        match &mut self.target {
+            Ok(io) => Pin::new(io).poll_write(cx, buf),
+            Err(_) => Poll::Ready(Ok(buf.len())),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        match &mut self.target {
+            Ok(io) => Pin::new(io).poll_flush(cx),
+            Err(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        Poll::Ready(socket2::SockRef::from(&self.io).set_linger(None))
+        let Ok(io) = &mut self.target else {
+            return Poll::Ready(Ok(()));
+        };
+        ready!(Pin::new(&mut *io).poll_shutdown(cx))?;
+        Poll::Ready(socket2::SockRef::from(&*io).set_linger(None))
     }
 }

@@ -9,7 +9,7 @@ use tunnel_daemon::shutdown::Deadlines;
 use tunnel_edge::agent::{Agent, Phase, State};
 use tunnel_model::{Reason, Refusal};
 
-use crate::gateway::{Gateway, Session, open, soon};
+use crate::gateway::{Gateway, Session, soon};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -62,7 +62,7 @@ async fn t4_what_is_not_allowed_is_refused_with_a_reason_that_the_caller_sees() 
         ("tcp:metadata.internal:80", Reason::NotAllowed),
         ("service:db", Reason::UnknownService),
     ] {
-        let refusal = soon("the refusal", session.tunnel.open(&open(target)))
+        let refusal = soon("the refusal", session.connect(target))
             .await
             .unwrap_err();
         assert_eq!(refusal.reason, reason, "{target}");
@@ -79,7 +79,7 @@ async fn a_service_that_is_not_running_is_told_as_such() {
     let (_agent, _state, target) = edge(&gateway).await;
     let session = gateway.session().await;
     drop(target);
-    let refusal = soon("the refusal", session.tunnel.open(&open("service:web")))
+    let refusal = soon("the refusal", session.connect("service:web"))
         .await
         .unwrap_err();
     assert_eq!(refusal.reason, Reason::TargetRefused);
@@ -252,9 +252,8 @@ async fn edge(gateway: &Gateway) -> (Agent, tempfile::TempDir, TcpListener) {
 
 /// A stream from the gateway, and the connection to the target at its other end.
 async fn reach(session: &Session, target: &TcpListener, name: &str) -> (Stream, TcpStream) {
-    let open = open(name);
     let (stream, served) = soon("a stream", async {
-        tokio::join!(session.tunnel.open(&open), target.accept())
+        tokio::join!(session.connect(name), target.accept())
     })
     .await;
     (stream.unwrap(), served.unwrap().0)

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tunnel_carrier::{
-    Incoming, Notice, Tunnel, exchange,
+    Incoming, Notice, Stream, Tunnel, exchange,
     quic::{self, Accepted, Limits, Purpose, Server},
 };
 use tunnel_edge::config::Config as EdgeConfig;
@@ -51,6 +51,21 @@ pub(crate) struct Session {
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
     _incoming: mpsc::Receiver<Incoming>,
+}
+
+impl Session {
+    /// A stream whose target is there.
+    pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
+        let open = Open {
+            target: target.parse::<Target>().unwrap(),
+            class: tunnel_model::Class::Api,
+            trace: TraceId::from_bytes([1; 16]),
+            principal: "user:alice".to_owned(),
+        };
+        let mut stream = self.tunnel.open(&open, Duration::from_secs(15)).await?;
+        stream.established().await?;
+        Ok(stream)
+    }
 }
 
 impl Gateway {
@@ -264,15 +279,6 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         let _ = sessions.send(session).await;
     }
     let _ = driver.await;
-}
-
-pub(crate) fn open(target: &str) -> Open {
-    Open {
-        target: target.parse::<Target>().unwrap(),
-        class: tunnel_model::Class::Api,
-        trace: TraceId::from_bytes([1; 16]),
-        principal: "user:alice".to_owned(),
-    }
 }
 
 pub(crate) fn now() -> UnixTime {

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tunnel_model::{Reason, Refusal, Service};
-use tunnel_proto::{Config, Hello, Negotiated, Open, OpenError, Prelude, Session, Side};
+use tunnel_proto::{Config, Hello, Negotiated, Open, OpenError, Session, Side};
 
 use self::shared::Shared;
 pub use self::{
@@ -114,8 +114,23 @@ impl Tunnel {
         })
     }
 
-    /// Opens a stream to a target at the peer and waits for its answer. Dropping the future gives the stream up.
-    pub async fn open(&self, open: &Open) -> Result<Stream, Refusal> {
+    /// Opens a stream to a target at the peer. It takes data at once, and what is written goes out together with the
+    /// wish. Whether the peer accepts, [`Stream::established`] tells, and so does the first read; after `patience` without
+    /// an answer the stream is given up. Dropping the future gives it up too.
+    pub async fn open(&self, open: &Open, patience: Duration) -> Result<Stream, Refusal> {
+        match timeout(patience, self.start(open)).await {
+            Ok(started) => started.map(|mut stream| {
+                stream.await_answer(patience);
+                stream
+            }),
+            Err(_) => {
+                let message = format!("no room for another stream within {} s", patience.as_secs());
+                Err(Refusal::new(Reason::Overloaded, message))
+            }
+        }
+    }
+
+    async fn start(&self, open: &Open) -> Result<Stream, Refusal> {
         // First, because it may have to wait: a stream that is on the session's books has a carrier stream.
         let opened = self.shared.connection.open_bi().await;
         let (send, recv) = opened.map_err(|error| self.shared.explain(&error))?;
@@ -127,19 +142,7 @@ impl Tunnel {
         let mut stream = Stream::new(stream::Guard::new(Arc::clone(&self.shared), id), send, recv);
         stream.want();
         stream.write_header(header).await?;
-        let (frame, rest) = stream.read_header(Prelude::default()).await?;
-        let reply = self.shared.with(|state| state.session.handle_reply(id, &frame));
-        match reply {
-            Ok(Ok(())) => {
-                stream.unread(rest);
-                Ok(stream)
-            }
-            Ok(Err(refusal)) => Err(refusal),
-            Err(violation) => {
-                self.close(&violation.0);
-                Err(violation.0)
-            }
-        }
+        Ok(stream)
     }
 
     /// Asks the peer for a sign of life and says how long it took.

@@ -1,10 +1,11 @@
 //! One stream over one carrier stream.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -12,13 +13,16 @@ use quinn::{ReadError, VarInt, WriteError};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
-    time::Instant,
+    time::{Instant, Sleep, sleep},
 };
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::{Fate, Prelude, RecvHalf, SendHalf, Session, StreamId};
 
 use super::shared::Shared;
 use crate::quic::{code, reason};
+
+/// How much is read at once while a stream's answer is awaited, in bytes; most answers are shorter than 10.
+const ANSWER_READ: usize = 2048;
 
 /// Chunks taken from the connection at once.
 pub(crate) const MAX_CHUNKS: usize = 64;
@@ -61,12 +65,22 @@ struct Receiving {
 
 #[derive(Debug)]
 enum End {
+    /// The peer has not said yet whether it takes the stream. Apart, because it is seldom so.
+    Unanswered(Box<Unanswered>),
     /// More may come.
     Open,
     /// The carrier stream has ended; the peer has not said yet whether it meant that.
     Asked(oneshot::Receiver<Result<(), Refusal>>),
     Finished,
     Broken(Refusal),
+}
+
+/// A wait for the peer's answer to an open.
+#[derive(Debug)]
+struct Unanswered {
+    prelude: Prelude,
+    due: Pin<Box<Sleep>>,
+    patience: Duration,
 }
 
 impl Guard {
@@ -134,6 +148,28 @@ impl Stream {
         self.guard = guard;
     }
 
+    /// Has the first read wait for the peer's answer.
+    pub(super) fn await_answer(&mut self, patience: Duration) {
+        self.recv.end = End::Unanswered(Box::new(Unanswered {
+            prelude: Prelude::default(),
+            due: Box::pin(sleep(patience)),
+            patience,
+        }));
+    }
+
+    /// Waits until the peer has accepted the stream, or says why it did not. Reading waits for this by itself. May be
+    /// cancelled and called again.
+    pub async fn established(&mut self) -> Result<(), Refusal> {
+        std::future::poll_fn(|cx| {
+            ready!(self.recv.poll_answer(&self.guard, cx));
+            Poll::Ready(match &self.recv.end {
+                End::Broken(refusal) => Err(refusal.clone()),
+                _ => Ok(()),
+            })
+        })
+        .await
+    }
+
     /// Makes room for the stream's data: it is wanted here, and no longer only what a peer sends unasked.
     pub(super) fn want(&mut self) {
         self.guard.shared.stream_opened();
@@ -156,17 +192,16 @@ impl Stream {
 
     /// Reads the frame at the head of the stream, and what came behind it.
     pub(super) async fn read_header(&mut self, mut prelude: Prelude) -> Result<(Bytes, Bytes), Refusal> {
-        let malformed = |message: String| Refusal::new(Reason::Protocol, message);
         loop {
             match self.recv.quic.read_chunk(tunnel_proto::MAX_HEADER_FRAME, true).await {
                 Ok(Some(chunk)) => prelude.push(&chunk.bytes),
-                Ok(None) => return Err(malformed("the stream ended in its header".to_owned())),
+                Ok(None) => return Err(malformed("the stream ended in its header")),
                 Err(error) => return Err(self.guard.read_failed(&error)),
             }
             prelude = match prelude.split() {
                 Ok(Ok(split)) => return Ok(split),
                 Ok(Err(more)) => more,
-                Err(error) => return Err(malformed(error.to_string())),
+                Err(error) => return Err(malformed(error)),
             };
         }
     }
@@ -280,6 +315,7 @@ impl Receiver<'_> {
     /// Fills the first of `chunks` and says how many; 0 once the peer has ended the direction.
     pub(crate) async fn read_chunks(&mut self, chunks: &mut [Bytes; MAX_CHUNKS]) -> Result<usize, Refusal> {
         let receiving = &mut *self.receiving;
+        std::future::poll_fn(|cx| receiving.poll_answer(self.guard, cx)).await;
         if !receiving.first.is_empty() {
             chunks[0] = std::mem::take(&mut receiving.first);
             return Ok(1);
@@ -299,6 +335,48 @@ impl Receiver<'_> {
 }
 
 impl Receiving {
+    /// Takes the peer's answer to an open, if that is still to come.
+    fn poll_answer(&mut self, guard: &Guard, cx: &mut Context<'_>) -> Poll<()> {
+        while let End::Unanswered(waiting) = &mut self.end {
+            let mut bytes = [0; ANSWER_READ];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let Poll::Ready(read) = self.quic.poll_read_buf(cx, &mut buf) else {
+                ready!(waiting.due.as_mut().poll(cx));
+                let message = format!("no answer within {} s", waiting.patience.as_secs());
+                self.give_up(guard, Refusal::new(Reason::TargetTimeout, message));
+                return Poll::Ready(());
+            };
+            self.end = match read {
+                Err(error) => End::Broken(guard.read_failed(&error)),
+                Ok(()) if buf.filled().is_empty() => End::Broken(malformed("the stream ended in its header")),
+                Ok(()) => {
+                    let mut prelude = std::mem::take(&mut waiting.prelude);
+                    prelude.push(buf.filled());
+                    match prelude.split() {
+                        Ok(Ok((frame, rest))) => {
+                            self.half.record(rest.len());
+                            self.first = rest;
+                            guard.answered(&frame)
+                        }
+                        Ok(Err(more)) => {
+                            waiting.prelude = more;
+                            continue;
+                        }
+                        Err(error) => End::Broken(malformed(error)),
+                    }
+                }
+            };
+        }
+        Poll::Ready(())
+    }
+
+    fn give_up(&mut self, guard: &Guard, refusal: Refusal) {
+        guard.reset(&refusal);
+        // It may have ended by itself.
+        let _ = self.quic.stop(code(refusal.reason));
+        self.end = End::Broken(refusal);
+    }
+
     fn carrier_ended(&mut self, guard: &Guard) {
         let id = self.half.id();
         let half = &self.half;
@@ -326,12 +404,27 @@ impl Receiving {
         }
         Poll::Ready(match &self.end {
             End::Broken(refusal) => Err(refusal.clone()),
-            End::Open | End::Asked(_) | End::Finished => Ok(()),
+            End::Unanswered(_) | End::Open | End::Asked(_) | End::Finished => Ok(()),
         })
     }
 }
 
 impl Guard {
+    /// What the peer's answer makes of the stream.
+    fn answered(&self, frame: &[u8]) -> End {
+        let Some(id) = self.id else {
+            return End::Broken(malformed("the stream was answered before it was named"));
+        };
+        match self.shared.with(|state| state.session.handle_reply(id, frame)) {
+            Ok(Ok(())) => End::Open,
+            Ok(Err(refusal)) => End::Broken(refusal),
+            Err(violation) => {
+                self.shared.fail(violation.0.clone());
+                End::Broken(violation.0)
+            }
+        }
+    }
+
     fn read_failed(&self, error: &ReadError) -> Refusal {
         match error {
             ReadError::Reset(code) => by_peer(*code),
@@ -353,6 +446,10 @@ fn by_peer(code: VarInt) -> Refusal {
     Refusal::new(reason(code), "the other end broke the stream")
 }
 
+fn malformed(what: impl fmt::Display) -> Refusal {
+    Refusal::new(Reason::Protocol, what.to_string())
+}
+
 fn already_ended() -> Refusal {
     Refusal::new(Reason::Cancelled, "the stream has ended already")
 }
@@ -364,6 +461,7 @@ fn io_error(refusal: Refusal) -> io::Error {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { recv, guard, .. } = self.get_mut();
+        ready!(recv.poll_answer(guard, cx));
         if !recv.first.is_empty() {
             let n = recv.first.len().min(buf.remaining());
             buf.put_slice(&recv.first[..n]);

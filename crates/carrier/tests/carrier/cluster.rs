@@ -141,10 +141,20 @@ impl Pair {
     /// A stream from the gateway to the edge; both its ends.
     pub(crate) async fn stream(&mut self) -> (Stream, Stream) {
         let open = open("port:22");
-        let (near, far) = tokio::join!(self.gateway.tunnel.open(&open), self.edge.accept());
+        let (near, far) = tokio::join!(connect(&self.gateway.tunnel, &open), self.edge.accept());
         (near.unwrap(), far)
     }
 }
+
+/// A stream whose target is there.
+pub(crate) async fn connect(tunnel: &Tunnel, open: &Open) -> Result<Stream, Refusal> {
+    let mut stream = tunnel.open(open, PATIENCE).await?;
+    stream.established().await?;
+    Ok(stream)
+}
+
+/// How long streams wait for their answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn greet(dialled: quinn::Connection, accepted: Accepted) -> (End, End) {
     let config = Config {

@@ -7,6 +7,8 @@ mod cluster;
 mod connections;
 /// One question and one answer.
 mod exchange;
+/// Datagrams by the million that are of no connection.
+mod flood;
 /// Streams joined with sockets.
 mod relay;
 /// Streams: opened, refused, ended, broken, bounded.

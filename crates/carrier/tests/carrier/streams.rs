@@ -9,13 +9,13 @@ use tokio::{
 use tunnel_carrier::{Notice, Stream, quic::Limits};
 use tunnel_model::{Reason, Refusal, Target};
 
-use crate::cluster::{Pair, hash, noise, open, soon};
+use crate::cluster::{PATIENCE, Pair, connect, hash, noise, open, soon};
 
 #[tokio::test]
 async fn the_edge_sees_what_was_asked_for_and_by_whom() {
     let mut pair = Pair::new().await;
     let open = open("service:ssh");
-    let (opened, seen) = tokio::join!(pair.gateway.tunnel.open(&open), async {
+    let (opened, seen) = tokio::join!(connect(&pair.gateway.tunnel, &open), async {
         let incoming = pair.edge.incoming.recv().await.unwrap();
         let (seen, answer) = incoming.into_parts();
         (seen, answer.accept().await.unwrap())
@@ -29,7 +29,7 @@ async fn a_refusal_comes_with_its_reason_and_its_words() {
     let mut pair = Pair::new().await;
     let refusal = Refusal::new(Reason::NotAllowed, "edge1 does not allow 127.0.0.1:22");
     let open = open("port:22");
-    let (opened, ()) = tokio::join!(pair.gateway.tunnel.open(&open), async {
+    let (opened, ()) = tokio::join!(connect(&pair.gateway.tunnel, &open), async {
         let (_, answer) = pair.edge.incoming.recv().await.unwrap().into_parts();
         answer.refuse(&refusal).await;
     });
@@ -38,10 +38,55 @@ async fn a_refusal_comes_with_its_reason_and_its_words() {
 }
 
 #[tokio::test]
+async fn what_is_written_before_the_answer_arrives_with_the_stream() {
+    let mut pair = Pair::new().await;
+    let mut near = pair.gateway.tunnel.open(&open("port:22"), PATIENCE).await.unwrap();
+    near.write_all(b"early").await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut far = pair.edge.accept().await;
+    let mut heard = Vec::new();
+    soon("the data", far.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"early");
+    far.write_all(b"late").await.unwrap();
+    far.shutdown().await.unwrap();
+    heard.clear();
+    soon("the answer", near.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"late");
+    no_streams_are_left(&pair).await;
+}
+
+#[tokio::test]
+async fn the_first_read_of_a_refused_stream_says_why() {
+    let mut pair = Pair::new().await;
+    let refusal = Refusal::new(Reason::TargetRefused, "nothing listens there");
+    let mut near = pair.gateway.tunnel.open(&open("port:22"), PATIENCE).await.unwrap();
+    near.write_all(b"early").await.unwrap();
+    let (_, answer) = pair.edge.incoming.recv().await.unwrap().into_parts();
+    answer.refuse(&refusal).await;
+    let error = soon("the refusal", near.read_u8()).await.unwrap_err();
+    assert_eq!(error.get_ref().unwrap().downcast_ref(), Some(&refusal));
+    drop(near);
+    no_streams_are_left(&pair).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_answered_in_time_is_given_up_at_both_ends() {
+    let mut pair = Pair::new().await;
+    let patience = Duration::from_millis(100);
+    let mut near = pair.gateway.tunnel.open(&open("port:22"), patience).await.unwrap();
+    let (_, mut answer) = pair.edge.incoming.recv().await.unwrap().into_parts();
+    let refusal = soon("the end of patience", near.established()).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::TargetTimeout);
+    soon("the news", answer.abandoned()).await;
+    drop((near, answer));
+    no_streams_are_left(&pair).await;
+}
+
+#[tokio::test]
 async fn an_offer_that_nobody_answers_is_refused() {
     let mut pair = Pair::new().await;
     let open = open("port:22");
-    let (opened, ()) = tokio::join!(pair.gateway.tunnel.open(&open), async {
+    let (opened, ()) = tokio::join!(connect(&pair.gateway.tunnel, &open), async {
         drop(pair.edge.incoming.recv().await.unwrap());
     });
     assert_eq!(opened.unwrap_err().reason, Reason::Cancelled);
@@ -52,11 +97,11 @@ async fn an_offer_that_nobody_answers_is_refused() {
 async fn t2_an_edge_names_services_and_never_destinations() {
     let mut pair = Pair::new().await;
     for target in ["port:22", "tcp:169.254.169.254:80", "tcp:db.internal:5432"] {
-        let refusal = pair.edge.tunnel.open(&open(target)).await.unwrap_err();
+        let refusal = connect(&pair.edge.tunnel, &open(target)).await.unwrap_err();
         assert_eq!(refusal.reason, Reason::Denied, "{target}");
     }
     let open = open("service:dns");
-    let (opened, incoming) = tokio::join!(pair.edge.tunnel.open(&open), async {
+    let (opened, incoming) = tokio::join!(connect(&pair.edge.tunnel, &open), async {
         let (seen, answer) = pair.gateway.incoming.recv().await.unwrap().into_parts();
         (seen, answer.accept().await.unwrap())
     });
@@ -137,7 +182,7 @@ async fn n9_a_connection_that_is_killed_breaks_its_streams_and_ends_none() {
 async fn a_caller_that_goes_away_stops_the_dial_in_its_name() {
     let mut pair = Pair::new().await;
     let tunnel = pair.gateway.tunnel.clone();
-    let caller = tokio::spawn(async move { tunnel.open(&open("port:22")).await });
+    let caller = tokio::spawn(async move { connect(&tunnel, &open("port:22")).await });
     let (_, mut answer) = pair.edge.incoming.recv().await.unwrap().into_parts();
     caller.abort();
     soon("the news", answer.abandoned()).await;
@@ -158,7 +203,7 @@ async fn two_thousand_streams_leave_nothing_behind() {
             }
             let tunnel = tunnel.clone();
             callers.spawn(async move {
-                let stream = tunnel.open(&open("port:22")).await.unwrap();
+                let stream = connect(&tunnel, &open("port:22")).await.unwrap();
                 let sent = i.to_be_bytes();
                 assert_eq!(swap(stream, &sent).await, sent);
             });
@@ -242,7 +287,7 @@ async fn a_peer_that_leaves_lets_streams_end_and_takes_no_new_ones() {
             retry_after: Some(Duration::from_secs(7))
         }
     );
-    let refusal = pair.gateway.tunnel.open(&open("port:22")).await.unwrap_err();
+    let refusal = connect(&pair.gateway.tunnel, &open("port:22")).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::Draining);
     let (near_got, _) = soon("the last words", async {
         tokio::join!(swap(near, b"a"), swap(far, b"b"))

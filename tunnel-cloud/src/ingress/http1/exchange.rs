@@ -1,6 +1,6 @@
 //! One request passed to a target, and its answer passed back, both at once.
 
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -23,6 +23,9 @@ use crate::ingress::client::{Client, READ, broken};
 
 /// How long the orderly end of a stream nobody needs any more may take.
 const RETIREMENT: Duration = Duration::from_secs(5);
+
+/// How much a target may still send meanwhile, in bytes.
+const RETIREMENT_BYTES: u64 = 16 * 1024;
 
 /// A stream to a target that takes one request after the other, all of one principal: rights were checked when it was
 /// opened.
@@ -70,10 +73,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Backend<S> {
         self.used && self.buf.is_empty()
     }
 
-    /// Ends the stream in order.
+    /// Ends the stream in order: what the target still has to say is its end, or nobody's business.
     pub(super) async fn retire(mut self) {
-        // A target that does not even take an end gets a reset.
-        let _ = timeout(RETIREMENT, self.write.shutdown()).await;
+        let ended = async {
+            self.write.shutdown().await?;
+            tokio::io::copy(&mut (&mut self.read).take(RETIREMENT_BYTES), &mut tokio::io::sink()).await
+        };
+        // A target that does not end in turn gets a reset.
+        let _ = timeout(RETIREMENT, ended).await;
     }
 
     /// The stream itself, and what was read of it.
@@ -222,11 +229,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
         };
         match raw.and_then(|raw| Ok(Response::parse(raw, self.request)?)) {
             Ok(response) => Ok(response),
-            Err(NoHead::Cut) if self.backend.is_stale() && self.request.is_repeatable() => Err(Outcome::Stale),
-            Err(NoHead::Cut) => Err(Outcome::Refused(Refusal::new(
-                Reason::TargetReset,
-                "the target ended the connection without an answer; its own log may say why",
-            ))),
+            Err(NoHead::Cut(_)) if self.backend.is_stale() && self.request.is_repeatable() => Err(Outcome::Stale),
+            Err(NoHead::Cut(refusal)) => Err(Outcome::Refused(refusal)),
             Err(NoHead::Malformed(error)) => Err(bad_answer(error.to_string())),
         }
     }
@@ -300,8 +304,24 @@ fn bad_answer(what: impl std::fmt::Display) -> Outcome {
 }
 
 enum NoHead {
-    Cut,
+    /// There is none, for this reason.
+    Cut(Refusal),
     Malformed(HeadError),
+}
+
+impl NoHead {
+    /// The target was refused, or broke: the stream knows why.
+    fn broken(error: io::Error) -> Self {
+        let known = error.into_inner().and_then(|source| source.downcast().ok());
+        Self::Cut(known.map_or_else(no_answer, |refusal| *refusal))
+    }
+}
+
+fn no_answer() -> Refusal {
+    Refusal::new(
+        Reason::TargetReset,
+        "the target ended the connection without an answer; its own log may say why",
+    )
 }
 
 impl From<HeadError> for NoHead {
@@ -322,8 +342,9 @@ async fn read_head(
         }
         buf.reserve(READ);
         match from.read_buf(buf).await {
-            Ok(0) | Err(_) => return Err(NoHead::Cut),
+            Ok(0) => return Err(NoHead::Cut(no_answer())),
             Ok(_) => {}
+            Err(error) => return Err(NoHead::broken(error)),
         }
     }
 }

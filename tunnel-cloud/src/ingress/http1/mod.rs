@@ -180,7 +180,7 @@ impl<D: Dial> Connection<D> {
     ) -> Step<D::Stream> {
         let dialled = self
             .session
-            .dial(&mut self.client, &mut self.buf, principal, destination, trace)
+            .connect(&mut self.client, &mut self.buf, principal, destination, trace)
             .await;
         match dialled {
             Ok(stream) => {
@@ -234,18 +234,25 @@ impl<D: Dial> Connection<D> {
         if backend.serves(destination, principal).await {
             return Some(backend);
         }
-        backend.retire().await;
+        self.retire(backend);
         None
+    }
+
+    /// Has a stream end in its own time.
+    fn retire(&self, backend: Backend<D::Stream>) {
+        let tasks = &self.session.tasks;
+        let cutting = tasks.cutting();
+        tasks.spawn(async move { cutting.run_until_cancelled_owned(backend.retire()).await });
     }
 
     async fn after(&mut self, request: &Request, backend: Backend<D::Stream>, outcome: Outcome) -> Step<D::Stream> {
         match outcome {
             Outcome::Done { caller, target } => {
                 self.session.metrics.granted(Way::Plain);
-                if target && caller {
-                    self.backend = Some(backend);
+                if caller && !target {
+                    self.retire(backend);
                 } else {
-                    backend.retire().await;
+                    self.backend = Some(backend);
                 }
                 if caller { Step::Next } else { Step::Finish }
             }
@@ -305,10 +312,12 @@ impl<D: Dial> Connection<D> {
         match step {
             Step::Relay { first, stream } => relay(self.client, self.buf, stream, first).await,
             Step::Finish | Step::Next => {
-                if let Some(backend) = self.backend {
-                    backend.retire().await;
-                }
-                self.client.finish().await;
+                let retired = async {
+                    if let Some(backend) = self.backend {
+                        backend.retire().await;
+                    }
+                };
+                tokio::join!(self.client.finish(), retired);
             }
             // Dropped, both are reset.
             Step::Break => {}
