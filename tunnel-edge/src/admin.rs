@@ -62,7 +62,7 @@ async fn answer(agent: &Agent, request: &Request<Incoming>) -> Answer {
         (method, path) => {
             let message = format!("the agent knows no {method} {path}");
             Err(Box::new(
-                CliError::new(Exit::Failure, "admin-unknown", message).with_hint("is it of another version?"),
+                CliError::new(Exit::Failure, "admin-unknown-request", message).with_hint("is it of another version?"),
             ))
         }
     }
@@ -78,7 +78,7 @@ fn respond(answer: Answer) -> Response<String> {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
             let status = match error.code() {
-                "admin-unknown" => StatusCode::NOT_FOUND,
+                "admin-unknown-request" => StatusCode::NOT_FOUND,
                 _ => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, serde_json::json!(ErrorBody::from(error.as_ref())).to_string())

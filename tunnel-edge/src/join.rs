@@ -86,7 +86,11 @@ pub async fn join(plan: &Plan, say: impl FnMut(Stage)) -> Result<Joined, CliErro
 
     write_config(plan)?;
     let identity = Identity::load(&plan.state).map_err(load_error)?;
-    let echoed = async { echo(&identity, &dialer, gateways).await.map_err(|why| no_echo(&why)) };
+    let echoed = async {
+        echo(&identity, &dialer, gateways)
+            .await
+            .map_err(|why| no_echo(plan, &why))
+    };
     let echoed = stages
         .run("echo", echoed, |echo| {
             format!(
@@ -317,9 +321,13 @@ fn not_enrolled(refusal: &Refusal) -> CliError {
     }
 }
 
-fn no_echo(refusal: &Refusal) -> CliError {
-    refused("join-echo", refusal)
-        .with_hint("the node is enrolled; `tunnel-edge check` shows what keeps it from its gateway")
+/// The token is spent: joining again would need another, and there is nothing left to join for.
+fn no_echo(plan: &Plan, refusal: &Refusal) -> CliError {
+    let config = plan.config.display();
+    refused("join-echo", refusal).with_hint(format!(
+        "the node is enrolled; run it with `tunnel-edge run --config {config}`, and see what keeps it from its gateway \
+         with `tunnel-edge check --config {config}`"
+    ))
 }
 
 fn config_failed(plan: &Plan, error: &std::io::Error) -> CliError {

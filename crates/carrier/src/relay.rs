@@ -32,13 +32,15 @@ pub struct Relayed {
 /// other; a break of either breaks both.
 pub async fn relay(local: &mut (impl AsyncRead + AsyncWrite + Unpin), mut stream: Stream) -> Relayed {
     let (mut sent, mut received) = (0, 0);
-    let end = {
+    let end = async {
+        stream.send_header().await?;
         let (from_local, to_local) = tokio::io::split(local);
         let (sender, receiver) = stream.directions();
         let up = send_all(from_local, sender, &mut sent);
         let down = receive_all(receiver, to_local, &mut received);
         tokio::try_join!(up, down).map(|_| ())
-    };
+    }
+    .await;
     if let Err(refusal) = &end {
         stream.reset(refusal);
     }

@@ -23,6 +23,7 @@ pub struct Readiness {
 #[derive(Clone, Debug)]
 pub struct Check {
     name: &'static str,
+    logged: bool,
     checks: Arc<watch::Sender<BTreeMap<&'static str, State>>>,
 }
 
@@ -64,12 +65,19 @@ impl Readiness {
         }
     }
 
-    /// Adds a check, not ready until it is first reported.
+    /// Adds a check, not ready until it is first reported. Each change of it is a line of the log.
     pub fn check(&self, name: &'static str) -> Check {
-        let check = Check {
-            name,
-            checks: Arc::clone(&self.checks),
-        };
+        self.add(name, true)
+    }
+
+    /// As [`Self::check`], for a part of the process that logs its changes of state itself: one change is one line.
+    pub fn unlogged_check(&self, name: &'static str) -> Check {
+        self.add(name, false)
+    }
+
+    fn add(&self, name: &'static str, logged: bool) -> Check {
+        let checks = Arc::clone(&self.checks);
+        let check = Check { name, logged, checks };
         check.report(Some("not checked yet".to_owned()));
         check
     }
@@ -118,11 +126,11 @@ impl Check {
                 return false;
             }
             match &fault {
-                None => tracing::info!(check = self.name, "check ready"),
-                Some(reason) if state.fault.is_none() => {
+                None if self.logged => tracing::info!(check = self.name, "check ready"),
+                Some(reason) if self.logged && state.fault.is_none() => {
                     tracing::warn!(check = self.name, %reason, "check failed");
                 }
-                Some(_) => {}
+                _ => {}
             }
             let since = if state.fault.is_none() == fault.is_none() {
                 state.since

@@ -8,12 +8,14 @@
 //! missing.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clock;
 pub mod lab;
 mod process;
 pub mod require;
 mod service;
 mod wait;
 
+pub use clock::FakeClock;
 pub use lab::{Lab, Nat, Site};
 pub use process::{Process, built, run, run_with_input};
 pub use require::Need;

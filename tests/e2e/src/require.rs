@@ -13,6 +13,8 @@ pub enum Need {
     Lab,
     /// A program in `PATH`.
     Program(&'static str),
+    /// What a [`FakeClock`](crate::FakeClock) is made with: libfaketime.
+    FakeClock,
 }
 
 impl Need {
@@ -29,6 +31,7 @@ impl Need {
                 let found = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
                 (!found).then(|| format!("the program {name}"))
             }
+            Self::FakeClock => crate::clock::library().is_none().then(|| "libfaketime".to_owned()),
         }
     }
 }

@@ -55,6 +55,16 @@ use http1::{
     response::Response,
 };
 
+/// A parser's name and what to feed.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target of this module.
+pub const TARGETS: &[Target] = &[
+    ("http1_request", http1_request),
+    ("http1_response", http1_response),
+    ("socks5", socks5),
+];
+
 /// A request and its body, whole and in pieces: both ways the same is understood.
 pub fn http1_request(data: &[u8]) {
     let Some((&piece, data)) = data.split_first() else {

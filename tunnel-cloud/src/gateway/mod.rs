@@ -64,8 +64,11 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
     let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
-    let proxy = bind("listen.proxy", config.listen.proxy).await?;
-    let probes = bind("listen.metrics", config.listen.metrics).await?;
+    let proxy = ingress::listen(config.listen.proxy)
+        .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;
+    let probes = TcpListener::bind(config.listen.metrics)
+        .await
+        .map_err(|error| cannot_listen("listen.metrics", config.listen.metrics, &error))?;
     let commands = AdminListener::bind(&config.admin)?;
     let local =
         |key, address: io::Result<SocketAddr>| address.map_err(|e| cannot_listen(key, config.listen.public, &e));
@@ -140,11 +143,6 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         registry,
         readiness,
     })
-}
-
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, CliError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| cannot_listen(key, address, &error))
 }
 
 fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> CliError {

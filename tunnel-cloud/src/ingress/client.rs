@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -12,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{
-        TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
 };
@@ -29,23 +30,38 @@ const PARTING: Duration = Duration::from_secs(2);
 /// How much it may still send meanwhile, in bytes.
 const PARTING_BYTES: u64 = 1024 * 1024;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 /// A connection from a caller. Dropping it resets it; only [`Client::finish`] ends it.
 pub(crate) struct Client {
     io: TcpStream,
 }
 
+/// Listens for callers. Their connections inherit what is set here, so that it costs each of them nothing (tcp(7),
+/// socket(7)); it must stand before the first can come.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    socket.set_zero_linger()?;
+    // Finds callers that vanished, and with them the streams that nobody reads any more.
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
 impl Client {
-    /// Takes over an accepted connection.
-    pub(crate) fn new(io: TcpStream) -> io::Result<Self> {
-        io.set_nodelay(true)?;
-        io.set_zero_linger()?;
-        // Finds callers that vanished, and with them the streams that nobody reads any more.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(15))
-            .with_retries(4);
-        SockRef::from(&io).set_tcp_keepalive(&keepalive)?;
-        Ok(Self { io })
+    /// Takes over a connection that came in by [`listen`].
+    pub(crate) fn new(io: TcpStream) -> Self {
+        Self { io }
     }
 
     /// Both directions, to be used at the same time.

@@ -32,6 +32,7 @@ use std::{future::Future, net::SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tunnel_model::{Class, Destination, Principal, Refusal, TraceId, Zone};
 
+pub use client::listen;
 pub use credential::{Credential, Secret};
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};

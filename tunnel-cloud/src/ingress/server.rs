@@ -40,7 +40,7 @@ impl Default for Limits {
     }
 }
 
-/// Accepts callers until `tasks` is stopping, and serves each in a task of its own.
+/// Accepts callers, on a listener made by [`listen`](super::listen), until `tasks` is stopping, and serves each in a task of its own.
 ///
 /// Once it is stopping, connections between two requests end, and those in the middle of one end after it. Those that
 /// are still open when drain is over are reset.
@@ -63,7 +63,7 @@ pub async fn serve<D: Dial>(
         };
         let Accepted { io, peer, permit } = accepted;
         // From here on, dropping the connection resets it.
-        let Ok(client) = Client::new(io) else { continue };
+        let client = Client::new(io);
         let Some(place) = callers.admit(peer.ip().to_canonical(), limits.per_address) else {
             metrics.turned_away();
             continue;
@@ -76,10 +76,9 @@ pub async fn serve<D: Dial>(
             tasks: tasks.clone(),
             peer,
         };
-        let cutting = tasks.cutting();
-        tasks.spawn(async move {
+        tasks.spawn_cut(async move {
             let _held = (permit, place);
-            cutting.run_until_cancelled_owned(session.run(client)).await
+            session.run(client).await;
         });
     }
 }

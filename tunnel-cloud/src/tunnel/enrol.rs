@@ -60,6 +60,9 @@ async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -
         .connection
         .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
         .map_err(|_| internal("the connection gives no exporter"))?;
+    // B12: whatever is wrong with a token, its holder has waited for the same: one read by the id, the check of the new
+    // key and one MAC, which is computed even where nothing was found, and nothing is signed or written before all of that
+    // is good. The id is no secret; that a row is read where one is there says nothing of the secret beside it.
     let token = context.store.token(request.token()).await.map_err(store_failed)?;
     let grant = token.map(|token| token.grant());
     let binding = ChannelBinding::new(exporter);

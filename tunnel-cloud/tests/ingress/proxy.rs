@@ -11,10 +11,10 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Notify,
 };
-use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, serve};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, listen, serve};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     metrics::Metrics,
@@ -45,7 +45,7 @@ impl Proxy {
     pub(crate) async fn with_limits(limits: Limits) -> Self {
         let registry = Metrics::new("test");
         let metrics = IngressMetrics::new(&registry);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = Acceptor::new(listener, 100, &AcceptMetrics::new(&registry), "proxy");
         let gateway = Arc::new(Direct::new());

@@ -84,7 +84,7 @@ impl Home {
         Self {
             tasks: Tasks::new(),
             metrics: EdgeMetrics::new(&Metrics::new("tunnel_edge")),
-            check: Readiness::new().check("tunnel"),
+            check: Readiness::new().unlogged_check("tunnel"),
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let home = Home {
         tasks: tasks.clone(),
         metrics: EdgeMetrics::new(&metrics),
-        check: readiness.check("tunnel"),
+        check: readiness.unlogged_check("tunnel"),
     };
 
     let probes = match config.metrics {

@@ -62,9 +62,7 @@ async fn t4_what_is_not_allowed_is_refused_with_a_reason_that_the_caller_sees() 
         ("tcp:metadata.internal:80", Reason::NotAllowed),
         ("service:db", Reason::UnknownService),
     ] {
-        let refusal = soon("the refusal", session.connect(target))
-            .await
-            .unwrap_err();
+        let refusal = soon("the refusal", session.connect(target)).await.unwrap_err();
         assert_eq!(refusal.reason, reason, "{target}");
         assert!(
             refusal.message.contains("edge1") && refusal.message.contains("edge.toml"),
@@ -79,9 +77,7 @@ async fn a_service_that_is_not_running_is_told_as_such() {
     let (_agent, _state, target) = edge(&gateway).await;
     let session = gateway.session().await;
     drop(target);
-    let refusal = soon("the refusal", session.connect("service:web"))
-        .await
-        .unwrap_err();
+    let refusal = soon("the refusal", session.connect("service:web")).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::TargetRefused);
 }
 

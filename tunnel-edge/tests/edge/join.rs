@@ -103,6 +103,25 @@ async fn a_spent_token_is_refused_and_leaves_nothing_that_looks_like_a_node() {
 }
 
 #[tokio::test]
+async fn without_an_echo_the_node_is_enrolled_and_told_how_to_go_on() {
+    let gateway = Gateway::new();
+    // It certifies, and lets nobody in.
+    gateway.revoke_all();
+    let dir = tempfile::tempdir().unwrap();
+    let (config, state) = (dir.path().join("edge.toml"), dir.path().join("state"));
+    let ended = join_with(&config, &state, &gateway.token, &[]).await;
+    assert_eq!(ended.code, 5, "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.starts_with("error[join-echo]"), "{ended:?}");
+    let way_on = format!(
+        "the node is enrolled; run it with `tunnel-edge run --config {}`",
+        config.display()
+    );
+    assert!(last.contains(&way_on), "{ended:?}");
+    assert!(config.exists() && NodeFiles::open(&state).unwrap().node().load().unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_gateway_whose_name_does_not_resolve_is_told_as_such() {
     let token: JoinToken = Gateway::new().token.parse().unwrap();
     let nowhere = vec!["no-such-host.invalid:7443".parse().unwrap()];

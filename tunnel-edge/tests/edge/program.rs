@@ -140,7 +140,7 @@ async fn a_running_agent_answers_its_operator() {
     assert_eq!(nobody.code, 1, "{nobody:?}");
     assert!(nobody.stderr.contains("error[admin-no-socket]"), "{nobody:?}");
 
-    let mut agent = start(&config, &["run"]);
+    let agent = start(&config, &["run"]);
     let waited = run(&config, &["wait", "--timeout", "20s", "-o", "json"]).await;
     assert_eq!(waited.json()["state"], "connected");
     let status = run(&config, &["status", "-o", "json"]).await.json();
@@ -167,8 +167,14 @@ async fn a_running_agent_answers_its_operator() {
 
     let pid = Pid::from_raw(agent.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
-    assert!(soon("the end", agent.wait()).await.unwrap().success());
+    let ended = soon("the end", agent.wait_with_output()).await.unwrap();
+    assert!(ended.status.success());
     assert!(!state.path().join("agent.sock").exists());
+    let log = String::from_utf8(ended.stderr).unwrap();
+    let connected = log
+        .lines()
+        .filter(|line| line.contains("connected") || line.contains("check"));
+    assert_eq!(connected.count(), 2, "a change of state is one line: {log}");
 }
 
 #[tokio::test]

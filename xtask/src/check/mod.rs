@@ -4,6 +4,7 @@
 //! which it must find something.
 
 mod book;
+mod codes;
 mod crates;
 mod house;
 pub(crate) mod markdown;
@@ -56,6 +57,7 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(house::check(&sources));
     findings.extend(house::open_ends(&files));
     findings.extend(book::check(&files));
+    findings.extend(codes::check(&files));
     findings.extend(paths::check(&files));
     findings.sort_by(|a, b| (&a.path, a.line, &a.what).cmp(&(&b.path, b.line, &b.what)));
     findings.dedup();

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What a test may need, and the Debian package that brings it.
-const NEEDS: [(Need, &str); 13] = [
+const NEEDS: [(Need, &str); 14] = [
     (Need::Program("ip"), "iproute2"),
     (Need::Program("iptables"), "iptables"),
     (Need::Program("nft"), "nftables"),
@@ -21,6 +21,8 @@ const NEEDS: [(Need, &str); 13] = [
     (Need::Program("sftp-server"), "openssh-sftp-server"),
     (Need::Program("kubectl"), "kubernetes-client"),
     (Need::Program("ps"), "procps"),
+    // The program stands for its library, whose folder has the architecture's name.
+    (Need::Program("faketime"), "faketime"),
     (Need::File("/etc/ssl/certs/ca-certificates.crt"), "ca-certificates"),
 ];
 

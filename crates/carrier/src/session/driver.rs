@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use quinn::{RecvStream, SendStream};
 use tokio::{
     sync::mpsc,
@@ -177,7 +178,11 @@ impl Driver {
             }
             Step::Opened(send, recv) => {
                 let header = read_header(Arc::clone(&self.shared), send, recv, self.incoming.clone());
-                self.headers.spawn(header);
+                let mut header = Box::pin(header);
+                // It comes with the stream, unless a packet was lost.
+                if (&mut header).now_or_never().is_none() {
+                    self.headers.spawn(header);
+                }
                 Ok(())
             }
             Step::Look => {

@@ -114,8 +114,8 @@ impl Tunnel {
         })
     }
 
-    /// Opens a stream to a target at the peer. It takes data at once, and what is written goes out together with the
-    /// wish. Whether the peer accepts, [`Stream::established`] tells, and so does the first read; after `patience` without
+    /// Opens a stream to a target at the peer. It takes data at once; the wish goes out together with the first of it, or
+    /// as soon as somebody reads or waits for the answer. Whether the peer accepts, [`Stream::established`] tells, and so does the first read; after `patience` without
     /// an answer the stream is given up. Dropping the future gives it up too.
     pub async fn open(&self, open: &Open, patience: Duration) -> Result<Stream, Refusal> {
         match timeout(patience, self.start(open)).await {
@@ -141,7 +141,7 @@ impl Tunnel {
         })?;
         let mut stream = Stream::new(stream::Guard::new(Arc::clone(&self.shared), id), send, recv);
         stream.want();
-        stream.write_header(header).await?;
+        stream.begin_with(header);
         Ok(stream)
     }
 

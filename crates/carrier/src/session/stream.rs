@@ -1,7 +1,11 @@
 //! One stream over one carrier stream.
 
+mod guard;
+mod receiving;
+mod sending;
+
 use std::{
-    fmt, io,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -9,23 +13,25 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use quinn::{ReadError, VarInt, WriteError};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
-    time::{Instant, Sleep, sleep},
+    time::sleep,
 };
 use tunnel_model::{Reason, Refusal};
-use tunnel_proto::{Fate, Prelude, RecvHalf, SendHalf, Session, StreamId};
+use tunnel_proto::{Prelude, Session, StreamId};
 
+pub(super) use self::guard::Guard;
+use self::{
+    guard::{already_ended, malformed},
+    receiving::{End, Receiving, Unanswered},
+    sending::Sending,
+};
+pub(crate) use self::{
+    receiving::{MAX_CHUNKS, Receiver},
+    sending::Sender,
+};
 use super::shared::Shared;
-use crate::quic::{code, reason};
-
-/// How much is read at once while a stream's answer is awaited, in bytes; most answers are shorter than 10.
-const ANSWER_READ: usize = 2048;
-
-/// Chunks taken from the connection at once.
-pub(crate) const MAX_CHUNKS: usize = 64;
+use crate::quic::code;
 
 /// A two-way byte stream to a target at the peer.
 ///
@@ -38,78 +44,6 @@ pub struct Stream {
     guard: Guard,
 }
 
-/// Makes a stream void unless both its directions have ended. Streams whose header has not been read have no id yet.
-#[derive(Debug)]
-pub(super) struct Guard {
-    shared: Arc<Shared>,
-    id: Option<StreamId>,
-    /// Data of the stream may wait here beside that of all others.
-    granted: bool,
-}
-
-#[derive(Debug)]
-struct Sending {
-    quic: quinn::SendStream,
-    /// `None` once the direction has ended.
-    half: Option<SendHalf>,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    quic: quinn::RecvStream,
-    half: RecvHalf,
-    /// Data that came with the header.
-    first: Bytes,
-    end: End,
-}
-
-#[derive(Debug)]
-enum End {
-    /// The peer has not said yet whether it takes the stream. Apart, because it is seldom so.
-    Unanswered(Box<Unanswered>),
-    /// More may come.
-    Open,
-    /// The carrier stream has ended; the peer has not said yet whether it meant that.
-    Asked(oneshot::Receiver<Result<(), Refusal>>),
-    Finished,
-    Broken(Refusal),
-}
-
-/// A wait for the peer's answer to an open.
-#[derive(Debug)]
-struct Unanswered {
-    prelude: Prelude,
-    due: Pin<Box<Sleep>>,
-    patience: Duration,
-}
-
-impl Guard {
-    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self {
-            shared,
-            id: Some(id),
-            granted: false,
-        }
-    }
-
-    fn reset(&self, refusal: &Refusal) {
-        if let Some(id) = self.id {
-            self.shared.with(|state| {
-                state.ends.remove(&id);
-                state.session.reset(id, refusal);
-            });
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if self.granted {
-            self.shared.stream_closed();
-        }
-    }
-}
-
 /// An id that no session gives out, for streams whose header is still to be read.
 const NO_ID: StreamId = StreamId(0);
 
@@ -119,6 +53,7 @@ impl Stream {
         Self {
             send: Sending {
                 quic: send,
+                header: Bytes::new(),
                 half: Some(send_half),
             },
             recv: Receiving {
@@ -157,17 +92,25 @@ impl Stream {
         }));
     }
 
+    /// Has these bytes go before all data, in one packet with the first of it if there is any before somebody reads.
+    pub(super) fn begin_with(&mut self, header: Bytes) {
+        self.send.header = header;
+    }
+
+    /// Sends the header if no data took it along.
+    pub(crate) async fn send_header(&mut self) -> Result<(), Refusal> {
+        std::future::poll_fn(|cx| self.send.poll_header(&self.guard, cx)).await
+    }
+
     /// Waits until the peer has accepted the stream, or says why it did not. Reading waits for this by itself. May be
     /// cancelled and called again.
     pub async fn established(&mut self) -> Result<(), Refusal> {
-        std::future::poll_fn(|cx| {
-            ready!(self.recv.poll_answer(&self.guard, cx));
-            Poll::Ready(match &self.recv.end {
-                End::Broken(refusal) => Err(refusal.clone()),
-                _ => Ok(()),
-            })
-        })
-        .await
+        self.send_header().await?;
+        std::future::poll_fn(|cx| self.recv.poll_answer(&self.guard, cx)).await;
+        match &self.recv.end {
+            End::Broken(refusal) => Err(refusal.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Makes room for the stream's data: it is wanted here, and no longer only what a peer sends unasked.
@@ -229,11 +172,6 @@ impl Stream {
         self.directions().0.write_chunk(chunk).await
     }
 
-    /// Ends the sending direction.
-    pub fn finish(&mut self) -> Result<(), Refusal> {
-        self.directions().0.finish()
-    }
-
     /// Both directions, to be used side by side.
     pub(crate) fn directions(&mut self) -> (Sender<'_>, Receiver<'_>) {
         let sender = Sender {
@@ -278,189 +216,17 @@ impl Drop for Stream {
     }
 }
 
-/// The sending direction of a stream.
-#[derive(Debug)]
-pub(crate) struct Sender<'a> {
-    sending: &'a mut Sending,
-    guard: &'a Guard,
-}
-
-impl Sender<'_> {
-    pub(crate) async fn write_chunk(&mut self, chunk: Bytes) -> Result<(), Refusal> {
-        let Some(half) = &mut self.sending.half else {
-            return Err(already_ended());
-        };
-        half.record(chunk.len());
-        let written = self.sending.quic.write_chunk(chunk).await;
-        written.map_err(|error| self.guard.write_failed(&error))
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<(), Refusal> {
-        let Some(half) = self.sending.half.take() else {
-            return Ok(());
-        };
-        self.guard.shared.with(|state| half.finish(&mut state.session));
-        self.sending.quic.finish().map_err(|_| already_ended())
-    }
-}
-
-/// The receiving direction of a stream.
-#[derive(Debug)]
-pub(crate) struct Receiver<'a> {
-    receiving: &'a mut Receiving,
-    guard: &'a Guard,
-}
-
-impl Receiver<'_> {
-    /// Fills the first of `chunks` and says how many; 0 once the peer has ended the direction.
-    pub(crate) async fn read_chunks(&mut self, chunks: &mut [Bytes; MAX_CHUNKS]) -> Result<usize, Refusal> {
-        let receiving = &mut *self.receiving;
-        std::future::poll_fn(|cx| receiving.poll_answer(self.guard, cx)).await;
-        if !receiving.first.is_empty() {
-            chunks[0] = std::mem::take(&mut receiving.first);
-            return Ok(1);
-        }
-        if matches!(receiving.end, End::Open) {
-            match receiving.quic.read_chunks(chunks).await {
-                Ok(Some(count)) => {
-                    receiving.half.record(chunks[..count].iter().map(Bytes::len).sum());
-                    return Ok(count);
-                }
-                Ok(None) => receiving.carrier_ended(self.guard),
-                Err(error) => receiving.end = End::Broken(self.guard.read_failed(&error)),
-            }
-        }
-        std::future::poll_fn(|cx| receiving.poll_end(cx)).await.map(|()| 0)
-    }
-}
-
-impl Receiving {
-    /// Takes the peer's answer to an open, if that is still to come.
-    fn poll_answer(&mut self, guard: &Guard, cx: &mut Context<'_>) -> Poll<()> {
-        while let End::Unanswered(waiting) = &mut self.end {
-            let mut bytes = [0; ANSWER_READ];
-            let mut buf = ReadBuf::new(&mut bytes);
-            let Poll::Ready(read) = self.quic.poll_read_buf(cx, &mut buf) else {
-                ready!(waiting.due.as_mut().poll(cx));
-                let message = format!("no answer within {} s", waiting.patience.as_secs());
-                self.give_up(guard, Refusal::new(Reason::TargetTimeout, message));
-                return Poll::Ready(());
-            };
-            self.end = match read {
-                Err(error) => End::Broken(guard.read_failed(&error)),
-                Ok(()) if buf.filled().is_empty() => End::Broken(malformed("the stream ended in its header")),
-                Ok(()) => {
-                    let mut prelude = std::mem::take(&mut waiting.prelude);
-                    prelude.push(buf.filled());
-                    match prelude.split() {
-                        Ok(Ok((frame, rest))) => {
-                            self.half.record(rest.len());
-                            self.first = rest;
-                            guard.answered(&frame)
-                        }
-                        Ok(Err(more)) => {
-                            waiting.prelude = more;
-                            continue;
-                        }
-                        Err(error) => End::Broken(malformed(error)),
-                    }
-                }
-            };
-        }
-        Poll::Ready(())
-    }
-
-    fn give_up(&mut self, guard: &Guard, refusal: Refusal) {
-        guard.reset(&refusal);
-        // It may have ended by itself.
-        let _ = self.quic.stop(code(refusal.reason));
-        self.end = End::Broken(refusal);
-    }
-
-    fn carrier_ended(&mut self, guard: &Guard) {
-        let id = self.half.id();
-        let half = &self.half;
-        self.end = guard.shared.with(
-            |state| match half.carrier_ended(&mut state.session, Instant::now().into_std()) {
-                Fate::Finished => End::Finished,
-                Fate::Broken(refusal) => End::Broken(refusal),
-                Fate::Pending => {
-                    let (sender, receiver) = oneshot::channel();
-                    state.ends.insert(id, sender);
-                    End::Asked(receiver)
-                }
-            },
-        );
-    }
-
-    /// What the end of the carrier stream meant.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        if let End::Asked(answer) = &mut self.end {
-            self.end = match ready!(Pin::new(answer).poll(cx)) {
-                Ok(Ok(())) => End::Finished,
-                Ok(Err(refusal)) => End::Broken(refusal),
-                Err(_) => End::Broken(Refusal::new(Reason::CarrierLost, "the session ended")),
-            };
-        }
-        Poll::Ready(match &self.end {
-            End::Broken(refusal) => Err(refusal.clone()),
-            End::Unanswered(_) | End::Open | End::Asked(_) | End::Finished => Ok(()),
-        })
-    }
-}
-
-impl Guard {
-    /// What the peer's answer makes of the stream.
-    fn answered(&self, frame: &[u8]) -> End {
-        let Some(id) = self.id else {
-            return End::Broken(malformed("the stream was answered before it was named"));
-        };
-        match self.shared.with(|state| state.session.handle_reply(id, frame)) {
-            Ok(Ok(())) => End::Open,
-            Ok(Err(refusal)) => End::Broken(refusal),
-            Err(violation) => {
-                self.shared.fail(violation.0.clone());
-                End::Broken(violation.0)
-            }
-        }
-    }
-
-    fn read_failed(&self, error: &ReadError) -> Refusal {
-        match error {
-            ReadError::Reset(code) => by_peer(*code),
-            ReadError::ConnectionLost(error) => self.shared.explain(error),
-            ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => already_ended(),
-        }
-    }
-
-    fn write_failed(&self, error: &WriteError) -> Refusal {
-        match error {
-            WriteError::Stopped(code) => by_peer(*code),
-            WriteError::ConnectionLost(error) => self.shared.explain(error),
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => already_ended(),
-        }
-    }
-}
-
-fn by_peer(code: VarInt) -> Refusal {
-    Refusal::new(reason(code), "the other end broke the stream")
-}
-
-fn malformed(what: impl fmt::Display) -> Refusal {
-    Refusal::new(Reason::Protocol, what.to_string())
-}
-
-fn already_ended() -> Refusal {
-    Refusal::new(Reason::Cancelled, "the stream has ended already")
-}
-
 fn io_error(refusal: Refusal) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, refusal)
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { recv, guard, .. } = self.get_mut();
+        let Self { send, recv, guard } = self.get_mut();
+        if let End::Unanswered(_) = recv.end {
+            // Should it fail, the answer says why.
+            let _ = ready!(send.poll_header(guard, cx));
+        }
         ready!(recv.poll_answer(guard, cx));
         if !recv.first.is_empty() {
             let n = recv.first.len().min(buf.remaining());
@@ -488,23 +254,30 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { send, guard, .. } = self.get_mut();
-        let Some(half) = &mut send.half else {
+        if send.half.is_none() {
             return Poll::Ready(Err(io_error(already_ended())));
-        };
-        match ready!(Pin::new(&mut send.quic).poll_write(cx, bytes)) {
-            Ok(n) => {
-                half.record(n);
-                Poll::Ready(Ok(n))
-            }
-            Err(error) => Poll::Ready(Err(io_error(guard.write_failed(&error)))),
         }
+        let mut written = 0;
+        while written == 0 && !send.header.is_empty() {
+            written = ready!(send.poll_first(guard, cx, bytes)).map_err(io_error)?;
+        }
+        if written == 0 {
+            let more = ready!(Pin::new(&mut send.quic).poll_write(cx, bytes));
+            written = more.map_err(|error| io_error(guard.write_failed(&error)))?;
+        }
+        if let Some(half) = &mut send.half {
+            half.record(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().finish().map_err(io_error))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        ready!(stream.send.poll_header(&stream.guard, cx)).map_err(io_error)?;
+        Poll::Ready(stream.directions().0.finish().map_err(io_error))
     }
 }

@@ -74,9 +74,12 @@ async fn a_stream_that_is_not_answered_in_time_is_given_up_at_both_ends() {
     let mut pair = Pair::new().await;
     let patience = Duration::from_millis(100);
     let mut near = pair.gateway.tunnel.open(&open("port:22"), patience).await.unwrap();
-    let (_, mut answer) = pair.edge.incoming.recv().await.unwrap().into_parts();
-    let refusal = soon("the end of patience", near.established()).await.unwrap_err();
-    assert_eq!(refusal.reason, Reason::TargetTimeout);
+    let (refused, incoming) = soon("the end of patience", async {
+        tokio::join!(near.established(), pair.edge.incoming.recv())
+    })
+    .await;
+    assert_eq!(refused.unwrap_err().reason, Reason::TargetTimeout);
+    let (_, mut answer) = incoming.unwrap().into_parts();
     soon("the news", answer.abandoned()).await;
     drop((near, answer));
     no_streams_are_left(&pair).await;

@@ -56,7 +56,17 @@ impl Tasks {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.shared.work.spawn(work)
+        // Futures of connections are large, and each layer of spawning would move them once more.
+        self.shared.work.spawn(Box::pin(work))
+    }
+
+    /// Spawns work that is dropped in the middle of anything once drain is over, which cuts what it serves.
+    pub fn spawn_cut(&self, work: impl Future<Output: Send> + Send + 'static) {
+        let cutting = self.cutting();
+        let work = Box::pin(work);
+        self.shared
+            .work
+            .spawn(async move { cutting.run_until_cancelled_owned(work).await });
     }
 
     /// Spawns a task that the process cannot do without. If it ends before [`Tasks::stopping`], well or not, the

@@ -1,5 +1,6 @@
 //! A lab with a gateway and edges in it: what the tests of the whole system start from.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::runtime::Handle;
+use tunnel_carrier::quic::{Dialer, Limits};
 use tunnel_e2e::lab::Host;
 use tunnel_e2e::{Lab, Process, Service, Site, built, run, run_with_input, wait_until};
 
@@ -54,6 +57,8 @@ pub(crate) struct Edge {
     pub(crate) host: String,
     pub(crate) config: PathBuf,
     pub(crate) state: PathBuf,
+    /// What its programs find in their environment, beside what the test's has.
+    pub(crate) env: Vec<(&'static str, OsString)>,
     logs: PathBuf,
 }
 
@@ -103,6 +108,15 @@ impl World {
     /// The host of those who use it.
     pub(crate) fn client(&self) -> &Host {
         self.lab.host("user1")
+    }
+
+    /// A socket of the client's host from which the test itself dials the gateway as an edge does.
+    pub(crate) fn dialer(&self) -> anyhow::Result<Dialer> {
+        let runtime = Handle::current();
+        self.client().enter(|| {
+            let _inside = runtime.enter();
+            Ok(Dialer::bind(0, Limits::edge())?)
+        })
     }
 
     /// The gateway's proxy port.
@@ -212,6 +226,7 @@ impl World {
             name,
             config: dir.join("edge.toml"),
             state: dir.join("state"),
+            env: Vec::new(),
             logs: self.logs.clone(),
         })
     }
@@ -289,7 +304,7 @@ impl Edge {
 
     fn command(&self, lab: &Lab) -> anyhow::Result<Command> {
         let mut command = lab.host(&self.host).command(built("tunnel-edge")?);
-        command.arg("--config").arg(&self.config);
+        command.arg("--config").arg(&self.config).envs(self.env.iter().cloned());
         Ok(command)
     }
 }

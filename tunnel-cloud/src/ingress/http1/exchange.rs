@@ -223,6 +223,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
         let mut scan = HeadScan::default();
         let raw = loop {
             tokio::select! {
+                // The request first: it goes out with the stream's own header, which reading would send ahead.
+                biased;
                 sent = self.upload.run(&mut self.client_read, &mut self.backend.write) => sent?,
                 raw = read_head(&mut self.backend.read, &mut self.backend.buf, &mut scan) => break raw,
             }

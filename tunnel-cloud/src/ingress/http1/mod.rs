@@ -240,9 +240,7 @@ impl<D: Dial> Connection<D> {
 
     /// Has a stream end in its own time.
     fn retire(&self, backend: Backend<D::Stream>) {
-        let tasks = &self.session.tasks;
-        let cutting = tasks.cutting();
-        tasks.spawn(async move { cutting.run_until_cancelled_owned(backend.retire()).await });
+        self.session.tasks.spawn_cut(backend.retire());
     }
 
     async fn after(&mut self, request: &Request, backend: Backend<D::Stream>, outcome: Outcome) -> Step<D::Stream> {

@@ -1,6 +1,6 @@
 //! One direction of an exchange: a head of ours, then a body as it comes.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -30,6 +30,8 @@ pub(super) struct Pump<'a> {
     /// How much of `buf` is known to belong to the body.
     checked: usize,
     body: BodyScan,
+    /// What is wrong with what follows, once all before it is written.
+    malformed: Option<BodyError>,
 }
 
 impl<'a> Pump<'a> {
@@ -39,6 +41,7 @@ impl<'a> Pump<'a> {
             buf,
             checked: 0,
             body: BodyScan::new(framing),
+            malformed: None,
         }
     }
 
@@ -54,23 +57,24 @@ impl<'a> Pump<'a> {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), PumpError> {
         loop {
-            if !self.head.is_empty() {
-                to.write_buf(&mut self.head)
-                    .await
-                    .and_then(some)
-                    .map_err(PumpError::Write)?;
-            } else if self.checked > 0 {
+            if self.malformed.is_none() && self.checked == 0 && !self.body.is_done() && !self.buf.is_empty() {
+                match self.body.scan(self.buf) {
+                    Ok(checked) => self.checked = checked,
+                    Err(error) => self.malformed = Some(error),
+                }
+            } else if !self.head.is_empty() || self.checked > 0 {
+                // What of the body came with its head goes on with it.
+                let slices = [IoSlice::new(&self.head), IoSlice::new(&self.buf[..self.checked])];
                 let written = to
-                    .write(&self.buf[..self.checked])
+                    .write_vectored(&slices)
                     .await
                     .and_then(some)
                     .map_err(PumpError::Write)?;
-                self.buf.advance(written);
-                self.checked -= written;
+                self.written(written);
+            } else if let Some(error) = self.malformed.take() {
+                return Err(error.into());
             } else if self.body.is_done() {
                 return to.flush().await.map_err(PumpError::Write);
-            } else if !self.buf.is_empty() {
-                self.checked = self.body.scan(self.buf)?;
             } else {
                 // What was written must not wait in a buffer for a sender that pauses.
                 to.flush().await.map_err(PumpError::Write)?;
@@ -84,6 +88,13 @@ impl<'a> Pump<'a> {
                 }
             }
         }
+    }
+
+    fn written(&mut self, count: usize) {
+        let of_head = count.min(self.head.len());
+        self.head.advance(of_head);
+        self.buf.advance(count - of_head);
+        self.checked -= count - of_head;
     }
 }
 

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 use tunnel_carrier::exchange;
-use tunnel_carrier::quic::{self, Dialer, Limits};
+use tunnel_carrier::quic::{self, Dialer};
 use tunnel_e2e::{Nat, Need, Site, require, wait_until};
 use tunnel_identity::{EnrolRequest, JoinToken, PrivateKey, Reply, Request, TimeFloor, UnixTime, tls};
 use tunnel_model::{Reason, Refusal};
@@ -53,13 +52,7 @@ async fn b11_a_thousand_joins_with_one_token_make_one_node() -> anyhow::Result<(
     require!(Need::Lab);
     let world = World::start([]).await?;
     let token: Arc<JoinToken> = Arc::new(world.token().await?.parse()?);
-    let dialer = {
-        let runtime = Handle::current();
-        world.client().enter(|| {
-            let _inside = runtime.enter();
-            Ok(Dialer::bind(0, Limits::edge())?)
-        })?
-    };
+    let dialer = world.dialer()?;
     let gateway = world.gw().at(crate::world::PUBLIC);
     let replies = stream::iter(0..1_000)
         .map(|_| ask(&dialer, gateway, &token))

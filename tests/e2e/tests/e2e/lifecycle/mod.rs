@@ -1,3 +1,5 @@
+/// A clock that is wrong.
+mod clock;
 /// What the commands print and exit with.
 mod commands;
 /// What a neighbour in the edge's network finds.

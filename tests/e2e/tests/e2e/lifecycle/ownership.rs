@@ -3,14 +3,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+use tokio::time::timeout;
+use tunnel_carrier::quic;
 use tunnel_e2e::lab::Host;
 use tunnel_e2e::{Need, Process, Service, Site, require, wait_until};
+use tunnel_identity::tls::{self, Alpn};
+use tunnel_identity::{NodeFiles, TimeFloor, UnixTime};
+use tunnel_model::{Reason, Refusal};
 
 use crate::stream::Transfer;
-use crate::world::{Edge, SOON, World, stdout_of, stop};
+use crate::world::{Edge, PUBLIC, SOON, World, stdout_of, stop};
 
 /// T1: how soon a revoked node is gone.
 const CUT_WITHIN: Duration = Duration::from_secs(5);
+
+/// T1: how soon it is turned away that comes back.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The least time after which an agent tries again that was turned away for good, in seconds.
 const LASTING: f64 = 120.0;
@@ -28,26 +36,31 @@ async fn t1_a_revoked_node_is_cut_off_at_once_and_does_not_come_back() -> anyhow
     download.read_to(500_000, SOON).await?;
 
     world.cloud_ok(&["nodes", "revoke", "edge1"]).await?;
-    let line = edge.agent()?.wait_for_line("not connected", CUT_WITHIN).await?;
+    let refused = timeout(REFUSED_WITHIN, knock(&world, NodeFiles::open(&edge.state)?));
+    let cut = timeout(CUT_WITHIN, async {
+        let line = edge.agent()?.wait_for_line("not connected", CUT_WITHIN).await?;
+        world.wait_for_state("edge1", "offline", CUT_WITHIN).await?;
+        anyhow::Ok((line, download.break_of().await?))
+    });
+    let (refused, cut) = tokio::join!(refused, cut);
+    assert_eq!(refused.context("it was let in")??.reason, Reason::Revoked);
+    let (line, error) = cut.context("it was not cut off")??;
     assert!(line.contains("reason=revoked"), "{line}");
     assert!(retry_seconds(&line)? >= LASTING, "{line}");
-    let error = download.break_of().await?;
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
-    world.wait_for_state("edge1", "offline", CUT_WITHIN).await?;
 
+    let refusals = |world: &World| {
+        let lines = world.gateway.stderr();
+        lines.iter().filter(|line| line.contains("node refused")).count()
+    };
+    let before = refusals(&world);
     // A new start is no way around it, nor does it make the agent knock more often.
     stop(edge.agent()?).await?;
     edge.start(&world.lab)?;
     let line = edge.agent()?.wait_for_line("not connected", SOON).await?;
     assert!(line.contains("reason=revoked"), "{line}");
     assert!(retry_seconds(&line)? >= LASTING, "{line}");
-    let refused = world
-        .gateway
-        .stderr()
-        .iter()
-        .filter(|line| line.contains("node refused"))
-        .count();
-    assert_eq!(refused, 1, "{:?}", world.gateway.stderr());
+    assert_eq!(refusals(&world), before + 1, "{:?}", world.gateway.stderr());
     Ok(())
 }
 
@@ -94,6 +107,17 @@ async fn a_removed_node_leaves_its_name_to_another() -> anyhow::Result<()> {
     stdout_of(&edge.join(&world.lab, &world.token().await?).await?)?;
     edge.start(&world.lab)?;
     edge.wait_connected(&world.lab).await
+}
+
+/// A handshake with an edge's certificate; returns what the gateway says to it.
+async fn knock(world: &World, files: NodeFiles) -> anyhow::Result<Refusal> {
+    let (credential, root) = (files.node().load()?, files.root()?);
+    let (credential, root) = credential.zip(root).context("it has not joined")?;
+    let floor = TimeFloor::new(UnixTime::from_secs(0), None);
+    let tls = tls::client_config_node(&root, &credential, &floor, Alpn::Tunnel)?;
+    let dialer = world.dialer()?;
+    let connection = dialer.dial_addresses(&[world.gw().at(PUBLIC)], tls).await?;
+    Ok(quic::refusal_of(&connection.closed().await))
 }
 
 /// The same identity on another machine of the site.
