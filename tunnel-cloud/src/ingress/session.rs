@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tunnel_model::{
-    Class, DEFAULT_SERVICES, Destination, ParseDestinationError, Principal, Reason, Refusal, Target, TraceId,
+    Class, DEFAULT_SERVICES, Destination, Host, ParseHostError, Principal, Reason, Refusal, RouteError, Target, TraceId,
 };
 
 use super::{
@@ -56,13 +56,17 @@ impl<D: Dial> Session<D> {
 
     /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.
     pub(crate) fn destination(&self, host: &str, port: u16) -> Result<Destination, Refusal> {
-        Destination::new(host, port, self.gateway.zone()).map_err(|error| {
-            let reason = match error {
-                ParseDestinationError::NotAName { .. } => Reason::Denied,
-                ParseDestinationError::NoPort(_) | ParseDestinationError::BadPort(_) => Reason::BadRequest,
-            };
-            Refusal::new(reason, error.to_string())
-        })
+        match Host::new(host, port, self.gateway.zone()) {
+            Ok(Host::Named(destination)) => Ok(destination),
+            Ok(Host::Address { ip, .. }) => Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string())),
+            Err(error) => {
+                let reason = match error {
+                    ParseHostError::NotAName { .. } | ParseHostError::CloudHasServices(_) => Reason::Denied,
+                    ParseHostError::NoPort(_) | ParseHostError::BadPort(_) => Reason::BadRequest,
+                };
+                Err(Refusal::new(reason, error.to_string()))
+            }
+        }
     }
 
     /// Opens a stream, or gives up when the caller does. What the caller sends ahead is kept.
@@ -98,8 +102,8 @@ impl<D: Dial> Session<D> {
 /// The class of a stream to this target; the services that every edge has are ranked as their ports are.
 fn class_of(target: &Target) -> Class {
     match target {
-        Target::Port(port) => Class::of_port(*port),
-        Target::Tcp(address) => Class::of_port(address.port()),
+        Target::Port(port) | Target::UdpPort(port) => Class::of_port(*port),
+        Target::Tcp(address) | Target::Udp(address) => Class::of_port(address.port()),
         Target::Service(name) => {
             let known = DEFAULT_SERVICES.iter().find(|(known, _)| *known == name.as_str());
             known.map_or_else(Class::default, |&(_, port)| Class::of_port(port))

@@ -125,10 +125,7 @@ impl Dial for Direct {
             }
         };
         let name = name.parse().unwrap();
-        Ok(Principal {
-            name,
-            groups: Vec::new(),
-        })
+        Ok(Principal::user(name, Vec::new()))
     }
 
     fn zone(&self) -> &Zone {

@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Protocol, Reason, Refusal, Service, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -139,6 +139,7 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
+            protocol: Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),
@@ -252,10 +253,10 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         return;
     };
     let driver = tokio::spawn(established.driver.run());
-    if let Some(Notice::Services(services)) = established.notices.recv().await {
+    if let Some(Notice::Offer(offer)) = established.notices.recv().await {
         let session = Session {
             tunnel: established.tunnel,
-            services,
+            services: offer.services,
             hello: established.negotiated.peer,
             notices: established.notices,
             _incoming: established.incoming,
@@ -272,6 +273,7 @@ pub(crate) fn open(target: &str) -> Open {
         class: tunnel_model::Class::Api,
         trace: TraceId::from_bytes([1; 16]),
         principal: "user:alice".to_owned(),
+        node: None,
     }
 }
 
