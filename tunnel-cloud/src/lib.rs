@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod dial;
 pub mod directory;
 pub mod gateway;
 pub mod ingress;

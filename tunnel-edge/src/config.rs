@@ -13,8 +13,8 @@ use tunnel_daemon::{
     listen::require_local,
     logs::LogConfig,
 };
-use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Service};
-use tunnel_proto::MAX_SERVICES;
+use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service};
+use tunnel_proto::check_offer;
 
 /// Where the configuration is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
@@ -100,9 +100,11 @@ impl Config {
         if raw.gateway.addresses.is_empty() {
             return Err(source.invalid("gateway.addresses", "there must be at least one"));
         }
-        if raw.services.len() > MAX_SERVICES {
-            return Err(source.invalid("service", format!("there may be at most {MAX_SERVICES}")));
-        }
+        let offer = Offer {
+            services: raw.services.clone(),
+            subnets: Vec::new(),
+        };
+        check_offer(&offer).map_err(|error| source.invalid("service", error.to_string()))?;
         let mut names = HashSet::new();
         for (i, service) in raw.services.iter().enumerate() {
             if !names.insert(&service.name) {
@@ -184,7 +186,8 @@ addresses = [{addresses}]
 fn default_services() -> Vec<Service> {
     let service = |(name, port): (&str, u16)| {
         let target = HostPort::from_ip(Ipv4Addr::LOCALHOST.into(), port);
-        name.parse().ok().map(|name| Service { name, target })
+        let protocol = Protocol::Tcp;
+        name.parse().ok().map(|name| Service { name, target, protocol })
     };
     DEFAULT_SERVICES.into_iter().filter_map(service).collect()
 }

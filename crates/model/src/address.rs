@@ -2,9 +2,12 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     str::FromStr,
 };
+
+use crate::name::is_number;
 
 /// A host and port were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,11 +63,7 @@ impl FromStr for HostPort {
         let (host, port) = s
             .rsplit_once(':')
             .ok_or_else(|| ParseAddressError::NoPort(s.to_owned()))?;
-        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        let port = match port.parse::<u16>() {
-            Ok(port) if digits && port != 0 => port,
-            _ => return Err(ParseAddressError::BadPort(s.to_owned())),
-        };
+        let port = parse_port(port).ok_or_else(|| ParseAddressError::BadPort(s.to_owned()))?;
         let bad_host = || ParseAddressError::BadHost(s.to_owned());
         let host = match host.strip_prefix('[') {
             Some(rest) => {
@@ -81,8 +80,35 @@ impl FromStr for HostPort {
 fn host_name(host: &str) -> Option<String> {
     let label_ok =
         |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let host = host.strip_suffix('.').unwrap_or(host);
-    (host.len() <= 253 && host.split('.').all(label_ok)).then(|| host.to_ascii_lowercase())
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // A resolver would read such a host as an address, each in its own way.
+    if name.rsplit('.').next().is_some_and(is_number) {
+        return host.parse::<Ipv4Addr>().ok().map(|ip| ip.to_string());
+    }
+    (name.len() <= 253 && name.split('.').all(label_ok)).then(|| name.to_ascii_lowercase())
+}
+
+/// A port: up to five digits and nothing else, never 0.
+pub(crate) fn parse_port(text: &str) -> Option<u16> {
+    let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+/// `PORT` or `FIRST-LAST`.
+pub(crate) fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text| parse_port(text).ok_or("its port is not a number from 1 to 65535");
+    let ports = port(first)?..=port(last)?;
+    if ports.is_empty() {
+        return Err("its last port is below its first");
+    }
+    Ok(ports)
+}
+
+/// An IP address in its one canonical spelling, an IPv6 address without brackets; an IPv4 address that is mapped into
+/// IPv6 is the IPv4 address.
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
 impl fmt::Display for HostPort {
@@ -167,6 +193,13 @@ mod tests {
             ":1",
             "a:",
             "a:0",
+            "a:000080",
+            "10.0.0.1.:80",
+            "0177.0.0.1:80",
+            "2130706433:80",
+            "0x7f000001:80",
+            "a.0x7f:80",
+            "127.1:80",
             "a:65536",
             "a:+1",
             "a:1x",

@@ -1,18 +1,13 @@
 //! What an edge lets streams reach beside the services that it declares.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    ops::RangeInclusive,
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
-use ipnet::IpNet;
+use crate::{Protocol, Subnet, address::parse_ports};
 
 /// An allow rule was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not an allow rule: {why}; write ADDRESS:PORT, ADDRESS:FIRST-LAST or SUBNET:FIRST-LAST, such as \"127.0.0.1:8000-8999\""
+    "{text:?} is not an allow rule: {why}; write ADDRESS:PORT, ADDRESS:FIRST-LAST or SUBNET:FIRST-LAST, such as \"127.0.0.1:8000-8999\", with \"udp:\" before it for UDP"
 )]
 pub struct ParseAllowError {
     /// The rule as written.
@@ -21,25 +16,27 @@ pub struct ParseAllowError {
     pub why: &'static str,
 }
 
-/// An address or subnet, and a range of ports.
+/// A protocol, an address or subnet, and a range of ports. A rule that names no protocol is of TCP.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AllowRule {
-    net: IpNet,
+    protocol: Protocol,
+    net: Subnet,
     ports: RangeInclusive<u16>,
 }
 
 impl AllowRule {
     /// Exactly one address and port.
-    pub fn one(ip: IpAddr, port: u16) -> Self {
+    pub fn one(protocol: Protocol, ip: IpAddr, port: u16) -> Self {
         Self {
+            protocol,
             net: ip.into(),
             ports: port..=port,
         }
     }
 
-    fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        self.net.contains(&ip) && self.ports.contains(&port)
+    fn allows(&self, protocol: Protocol, ip: IpAddr, port: u16) -> bool {
+        self.protocol == protocol && self.net.contains(ip) && self.ports.contains(&port)
     }
 }
 
@@ -51,43 +48,32 @@ impl FromStr for AllowRule {
             text: text.to_owned(),
             why,
         };
-        let (host, ports) = text.rsplit_once(':').ok_or_else(|| fail("it has no port"))?;
+        let (protocol, rest) = Protocol::strip(text);
+        let (host, ports) = rest.rsplit_once(':').ok_or_else(|| fail("it has no port"))?;
         let bare = match host.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']').ok_or_else(|| fail("a bracket is not closed"))?,
             None if host.contains(':') => return Err(fail("an IPv6 address stands in brackets")),
             None => host,
         };
-        let net = bare
-            .parse::<IpNet>()
-            .or_else(|_| bare.parse::<IpAddr>().map(IpNet::from))
-            .map_err(|_| fail("its host is neither an IP address nor a subnet"))?;
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let port = |s: &str| match s.parse::<u16>() {
-            Ok(port) if port != 0 => Ok(port),
-            _ => Err(fail("its port is not a number from 1 to 65535")),
-        };
-        let ports = port(first)?..=port(last)?;
-        if ports.is_empty() {
-            return Err(fail("its last port is below its first"));
-        }
         Ok(Self {
-            net: net.trunc(),
-            ports,
+            protocol: protocol.unwrap_or_default(),
+            net: bare
+                .parse()
+                .map_err(|_| fail("its host is neither an IP address nor a subnet"))?,
+            ports: parse_ports(ports).map_err(fail)?,
         })
     }
 }
 
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = self.net.prefix_len() == self.net.max_prefix_len();
-        let host = if whole {
-            self.net.addr().to_string()
-        } else {
-            self.net.to_string()
-        };
-        match self.net {
-            IpNet::V4(_) => write!(f, "{host}")?,
-            IpNet::V6(_) => write!(f, "[{host}]")?,
+        if self.protocol == Protocol::Udp {
+            f.write_str("udp:")?;
+        }
+        let host = self.net.short();
+        match self.net.address() {
+            IpAddr::V4(_) => write!(f, "{host}")?,
+            IpAddr::V6(_) => write!(f, "[{host}]")?,
         }
         match (self.ports.start(), self.ports.end()) {
             (first, last) if first == last => write!(f, ":{first}"),
@@ -118,7 +104,7 @@ impl schemars::JsonSchema for AllowRule {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "ADDRESS:PORT, ADDRESS:FIRST-LAST or SUBNET:FIRST-LAST"
+            "description": "ADDRESS:PORT, ADDRESS:FIRST-LAST or SUBNET:FIRST-LAST; udp: before it for UDP"
         })
     }
 }
@@ -130,14 +116,8 @@ pub struct AllowList(Vec<AllowRule>);
 
 impl AllowList {
     /// Whether this very address may be dialled. An IPv4 address in IPv6 clothes is judged as the IPv4 address.
-    pub fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        let ip = ip.to_canonical();
-        self.0.iter().any(|rule| rule.allows(ip, port))
-    }
-
-    /// Whether a port of the machine itself may be dialled on loopback.
-    pub fn allows_local(&self, port: u16) -> bool {
-        self.allows(Ipv4Addr::LOCALHOST.into(), port)
+    pub fn allows(&self, protocol: Protocol, ip: IpAddr, port: u16) -> bool {
+        self.0.iter().any(|rule| rule.allows(protocol, ip, port))
     }
 
     /// The rules in the order they were written.
@@ -163,12 +143,21 @@ mod tests {
     #[test]
     fn a_list_allows_what_it_names_and_nothing_beside() {
         let list = list(&["127.0.0.1:8000-8999", "10.0.0.0/8:443", "[2001:db8::]:1"]);
-        let allows = |ip: &str, port| list.allows(ip.parse().unwrap(), port);
+        let allows = |ip: &str, port| list.allows(Protocol::Tcp, ip.parse().unwrap(), port);
         assert!(allows("127.0.0.1", 8000) && allows("127.0.0.1", 8999) && allows("10.1.2.3", 443));
         assert!(allows("::ffff:10.1.2.3", 443) && allows("2001:db8::", 1));
         assert!(!allows("127.0.0.1", 7999) && !allows("127.0.0.1", 9000) && !allows("127.0.0.2", 8000));
         assert!(!allows("11.0.0.1", 443) && !allows("2001:db8::1", 1) && !allows("::1", 8000));
-        assert!(!AllowList::default().allows_local(22));
+        assert!(!AllowList::default().allows(Protocol::Tcp, "127.0.0.1".parse().unwrap(), 22));
+    }
+
+    #[test]
+    fn a_rule_is_of_one_protocol_and_without_a_word_of_tcp() {
+        let list = list(&["127.0.0.1:53", "udp:127.0.0.1:53-54", "tcp:10.0.0.1:80"]);
+        let allows = |protocol, ip: &str, port| list.allows(protocol, ip.parse().unwrap(), port);
+        assert!(allows(Protocol::Tcp, "127.0.0.1", 53) && allows(Protocol::Udp, "127.0.0.1", 54));
+        assert!(!allows(Protocol::Tcp, "127.0.0.1", 54) && !allows(Protocol::Udp, "10.0.0.1", 80));
+        assert_eq!(list.rules()[2].to_string(), "10.0.0.1:80");
     }
 
     #[test]
@@ -178,6 +167,8 @@ mod tests {
             "127.0.0.1:8000-8999",
             "10.0.0.0/8:1-65535",
             "[2001:db8::/32]:80",
+            "udp:127.0.0.1:53",
+            "udp:[2001:db8::1]:53",
         ] {
             assert_eq!(text.parse::<AllowRule>().unwrap().to_string(), text);
         }
@@ -199,6 +190,10 @@ mod tests {
             "127.1:80",
             "10.0.0.0/33:80",
             "127.0.0.1:80-",
+            "127.0.0.1:+80",
+            "UDP:127.0.0.1:53",
+            "udp:53",
+            "sctp:127.0.0.1:53",
         ] {
             assert!(bad.parse::<AllowRule>().is_err(), "{bad:?}");
         }

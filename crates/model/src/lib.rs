@@ -9,10 +9,13 @@
 //! | node, an enrolled edge | [`NodeId`], [`NodeName`], [`NodeRecord`] |
 //! | what a stream asks for at its far end | [`Target`] |
 //! | a target with a name | [`Service`] |
-//! | a host name and port as a caller wrote it | [`Destination`] |
+//! | a host and port as a caller wrote them | [`Host`] |
+//! | a node and a target on it | [`Destination`] |
+//! | which node leads to an address | [`RouteTable`] |
+//! | all that an edge offers | [`Offer`] |
 //! | what an edge lets in | [`AllowList`] |
 //! | who asks | [`Principal`] |
-//! | who may reach what | [`Policy`] |
+//! | who may reach what | [`Rule`], [`Policy`] |
 //! | the gateway's list of nodes, with a revision | [`Directory`] |
 //! | why something was refused | [`Reason`], [`Refusal`] |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -22,13 +25,17 @@ mod allow;
 mod class;
 mod destination;
 mod directory;
+mod host;
 mod id;
 mod label;
 mod name;
 mod policy;
 mod principal;
+mod protocol;
 mod reason;
+mod route;
 mod service;
+mod subnet;
 mod target;
 
 pub use address::{GatewayAddr, HostPort, ParseAddressError};
@@ -36,11 +43,17 @@ pub use allow::{AllowList, AllowRule, ParseAllowError};
 pub use class::Class;
 pub use destination::{Destination, ParseDestinationError};
 pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};
+pub use host::{Host, ParseHostError, via_name};
 pub use id::{ClusterId, NodeId, ParseIdError, SessionId, TokenId, TraceId};
 pub use label::{Labels, ParseLabelError};
-pub use name::{GroupName, NodeName, ParseNameError, ServiceName, UserName, Zone};
-pub use policy::{Decision, Policy};
-pub use principal::{ADMINS, Principal};
+pub use name::{CLOUD, GroupName, NodeName, ParseNameError, ReservedName, ServiceName, UserName, Zone};
+pub use policy::{
+    Ask, Denial, Glob, NodeSelector, ParseGlobError, ParseRuleError, Policy, Rule, Subject, TargetPattern, Verdict,
+};
+pub use principal::{ADMINS, Identity, Principal};
+pub use protocol::Protocol;
 pub use reason::{Fault, Reason, Refusal};
-pub use service::{DEFAULT_SERVICES, Service};
+pub use route::{RouteError, RouteTable};
+pub use service::{DEFAULT_SERVICES, Offer, Service};
+pub use subnet::{ParseSubnetError, Subnet};
 pub use target::Target;

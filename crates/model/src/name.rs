@@ -5,6 +5,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::ADMINS;
+
 /// A name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNameError {
@@ -28,8 +30,8 @@ pub enum ParseNameError {
         at: usize,
     },
     /// The name would read as a number, and so as an IP address.
-    #[error("a name needs a letter; digits alone would read as an IP address")]
-    OnlyDigits,
+    #[error("a name must not be a number, decimal or hexadecimal: it would read as an IP address")]
+    Number,
 }
 
 /// The longest DNS label, in bytes (RFC 1035 section 2.3.4).
@@ -57,10 +59,20 @@ fn check_label(s: &str) -> Result<(), ParseNameError> {
 
 fn check_name(s: &str) -> Result<(), ParseNameError> {
     check_label(s)?;
-    if s.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ParseNameError::OnlyDigits);
+    if is_number(s) {
+        return Err(ParseNameError::Number);
     }
     Ok(())
+}
+
+/// Whether a label is a number in the eyes of those who read hosts liberally: digits alone, or `0x` and hexadecimal
+/// digits or nothing (WHATWG URL, "ends-in-a-number checker"). A host whose last label is one is an address or nothing.
+pub(crate) fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
+    }
 }
 
 macro_rules! label_name {
@@ -130,9 +142,31 @@ macro_rules! label_name {
 }
 
 label_name! {
-    /// The name of an enrolled edge, unique in its cluster.
+    /// The name of an enrolled edge, unique in its cluster, or [`CLOUD`].
     NodeName
 }
+
+/// The name that stands where a node's would and means the cloud side: its services are `SERVICE.cloud`. No node may be
+/// enrolled under it.
+pub const CLOUD: &str = "cloud";
+
+impl NodeName {
+    /// The name of the cloud side.
+    pub fn cloud() -> Self {
+        Self(CLOUD.to_owned())
+    }
+
+    /// Whether it is the cloud side's, and so no node's.
+    pub fn is_reserved(&self) -> bool {
+        self.0 == CLOUD
+    }
+}
+
+/// A name that no node may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the name {0} is reserved for services of the cloud side; choose another")]
+pub struct ReservedName(pub NodeName);
+
 label_name! {
     /// The name of a service that an edge declares, unique on that edge.
     ServiceName
@@ -144,6 +178,13 @@ label_name! {
 label_name! {
     /// The name of a group of users.
     GroupName
+}
+
+impl GroupName {
+    /// The group [`ADMINS`].
+    pub fn admins() -> Self {
+        Self(ADMINS.to_owned())
+    }
 }
 
 /// The DNS suffix under which a cluster's names stand, such as `tunnel` or `edge.example.com`, without a trailing dot.
@@ -266,6 +307,24 @@ mod tests {
         for good in ["a", "edge1", "0a", "a-b", "x--y"] {
             assert!(good.parse::<NodeName>().is_ok(), "{good}");
         }
+    }
+
+    /// B14
+    #[test]
+    fn what_reads_as_a_number_is_no_name() {
+        for bad in ["0", "127", "2130706433", "0177", "0x7f000001", "0x", "0xa"] {
+            assert_eq!(bad.parse::<NodeName>(), Err(ParseNameError::Number), "{bad}");
+        }
+        for good in ["0a", "0x7g", "x0", "1e9", "a0x1"] {
+            assert!(good.parse::<NodeName>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn the_cloud_has_a_name_that_no_node_may_have() {
+        assert_eq!("cloud".parse(), Ok(NodeName::cloud()));
+        assert!(NodeName::cloud().is_reserved());
+        assert!(!"cloud1".parse::<NodeName>().unwrap().is_reserved());
     }
 
     #[test]

@@ -36,6 +36,6 @@ mod stream;
 pub use backoff::Backoff;
 pub use frame::{FrameError, FrameReader, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, Prelude};
 pub use hello::{Hello, Negotiated, VERSIONS};
-pub use message::{Control, DecodeError, MAX_SERVICES, Open, OpenReply};
+pub use message::{Control, DecodeError, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, check_offer};
 pub use session::{Config, Event, Incoming, OpenError, Session, Side, Violation};
 pub use stream::{Fate, RecvHalf, SendHalf, StreamId};

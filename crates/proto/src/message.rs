@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use tunnel_model::{Class, HostPort, Reason, Refusal, Service, SessionId, Target, TraceId};
+use tunnel_model::{Class, HostPort, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target, TraceId};
 
-use crate::{frame, hello::Hello, stream::StreamId};
+use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 
-/// How many services an edge may declare.
-pub const MAX_SERVICES: usize = 256;
+/// How many services an edge may offer.
+pub const MAX_SERVICES: usize = 1024;
+/// How many subnets an edge may offer.
+pub const MAX_SUBNETS: usize = 256;
 /// The longest piece of text in a message that has no limit of its own, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -59,8 +61,8 @@ pub enum Control {
         /// When to come back at the earliest.
         retry_after: Option<Duration>,
     },
-    /// These are all my services.
-    Services(Vec<Service>),
+    /// This is all that I offer.
+    Offer(Offer),
 }
 
 /// The header of a stream: what it is for.
@@ -74,6 +76,47 @@ pub struct Open {
     pub trace: TraceId,
     /// Who asked, for the far end's log. The near end has checked the rights.
     pub principal: String,
+    /// For a stream that an edge opens: the node whose service is meant, or the cloud side under its reserved name, which
+    /// is also meant if there is none. It says nothing in a stream that the gateway opens.
+    pub node: Option<NodeName>,
+}
+
+/// An edge offers more than it may.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Too many services.
+    #[error("{0} services are more than {MAX_SERVICES}, the most that an edge may offer")]
+    Services(usize),
+    /// Too many subnets.
+    #[error("{0} subnets are more than {MAX_SUBNETS}, the most that an edge may advertise")]
+    Subnets(usize),
+    /// The message would be too long.
+    #[error(
+        "names and targets of the services take {0} bytes in all, more than fit in a message of {MAX_CONTROL_FRAME}"
+    )]
+    Size(usize),
+}
+
+/// Whether a gateway takes such an offer.
+pub fn check_offer(offer: &Offer) -> Result<(), OfferError> {
+    encode_offer(offer).map(|_| ())
+}
+
+/// The message that makes the offer, as a frame.
+pub(crate) fn encode_offer(offer: &Offer) -> Result<Bytes, OfferError> {
+    if offer.services.len() > MAX_SERVICES {
+        return Err(OfferError::Services(offer.services.len()));
+    }
+    if offer.subnets.len() > MAX_SUBNETS {
+        return Err(OfferError::Subnets(offer.subnets.len()));
+    }
+    let message = wire::Control {
+        kind: Some(wire::Kind::Offer(write_offer(offer))),
+    };
+    match message.encoded_len() {
+        length if length > MAX_CONTROL_FRAME => Err(OfferError::Size(length)),
+        _ => Ok(frame::encode(&message)),
+    }
 }
 
 /// The first frame of the other direction.
@@ -118,15 +161,7 @@ impl Control {
                 refusal: Some(refusal.into()),
                 retry_after_millis: retry_after.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             }),
-            Self::Services(services) => wire::Kind::Services(wire::Services {
-                services: services
-                    .iter()
-                    .map(|s| wire::Service {
-                        name: s.name.to_string(),
-                        target: s.target.to_string(),
-                    })
-                    .collect(),
-            }),
+            Self::Offer(offer) => wire::Kind::Offer(write_offer(offer)),
         }
     }
 
@@ -147,7 +182,7 @@ impl Control {
                 refusal: read_refusal(go_away.refusal)?,
                 retry_after: go_away.retry_after_millis.map(Duration::from_millis),
             },
-            wire::Kind::Services(services) => Self::Services(read_services(services)?),
+            wire::Kind::Offer(offer) => Self::Offer(read_offer(offer)?),
         })
     }
 }
@@ -173,20 +208,54 @@ impl TryFrom<wire::Hello> for Hello {
     }
 }
 
-fn read_services(list: wire::Services) -> Result<Vec<Service>, DecodeError> {
-    if list.services.len() > MAX_SERVICES {
+fn write_offer(offer: &Offer) -> wire::Offer {
+    let service = |service: &Service| wire::Service {
+        name: service.name.to_string(),
+        target: service.target.to_string(),
+        protocol: match service.protocol {
+            Protocol::Tcp => 0,
+            Protocol::Udp => 1,
+        },
+    };
+    wire::Offer {
+        services: offer.services.iter().map(service).collect(),
+        subnets: offer.subnets.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn read_offer(offer: wire::Offer) -> Result<Offer, DecodeError> {
+    if offer.services.len() > MAX_SERVICES {
         return Err(DecodeError::TooMany("services"));
     }
-    let read = |s: wire::Service| {
-        Some(Service {
-            name: s.name.parse().ok()?,
-            target: s.target.parse::<HostPort>().ok()?,
-        })
+    if offer.subnets.len() > MAX_SUBNETS {
+        return Err(DecodeError::TooMany("subnets"));
+    }
+    let service = |service: wire::Service| {
+        let protocol = match service.protocol {
+            0 => Protocol::Tcp,
+            1 => Protocol::Udp,
+            // Of a newer edge, and nothing that this gateway could ask for.
+            _ => return None,
+        };
+        Some(read_service(&service, protocol).ok_or(DecodeError::Field("offer.services")))
     };
-    list.services
-        .into_iter()
-        .map(|s| read(s).ok_or(DecodeError::Field("service")))
-        .collect()
+    let subnet = |text: String| text.parse().map_err(|_| DecodeError::Field("offer.subnets"));
+    Ok(Offer {
+        services: offer
+            .services
+            .into_iter()
+            .filter_map(service)
+            .collect::<Result<_, _>>()?,
+        subnets: offer.subnets.into_iter().map(subnet).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_service(service: &wire::Service, protocol: Protocol) -> Option<Service> {
+    Some(Service {
+        name: service.name.parse().ok()?,
+        target: service.target.parse::<HostPort>().ok()?,
+        protocol,
+    })
 }
 
 impl Open {
@@ -199,6 +268,7 @@ impl Open {
                 class: self.class as u32,
                 trace: self.trace.as_bytes().to_vec(),
                 principal: self.principal.clone(),
+                node: self.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             }),
         })
     }
@@ -220,6 +290,10 @@ impl Open {
                 .unwrap_or_default(),
             trace: TraceId::from_bytes(trace),
             principal: clip(open.principal),
+            node: match open.node.as_str() {
+                "" => None,
+                name => Some(name.parse().map_err(|_| DecodeError::Field("open.node"))?),
+            },
         };
         Ok((id, read))
     }
@@ -289,7 +363,7 @@ mod wire {
         #[prost(message, tag = "6")]
         GoAway(GoAway),
         #[prost(message, tag = "7")]
-        Services(Services),
+        Offer(Offer),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -341,9 +415,11 @@ mod wire {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Services {
+    pub(super) struct Offer {
         #[prost(message, repeated, tag = "1")]
         pub(super) services: Vec<Service>,
+        #[prost(string, repeated, tag = "2")]
+        pub(super) subnets: Vec<String>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -352,6 +428,9 @@ mod wire {
         pub(super) name: String,
         #[prost(string, tag = "2")]
         pub(super) target: String,
+        /// 0 is TCP, 1 is UDP.
+        #[prost(uint32, tag = "3")]
+        pub(super) protocol: u32,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -381,6 +460,8 @@ mod wire {
         pub(super) trace: Vec<u8>,
         #[prost(string, tag = "5")]
         pub(super) principal: String,
+        #[prost(string, tag = "6")]
+        pub(super) node: String,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -400,8 +481,26 @@ mod tests {
         for message in examples() {
             assert_eq!(Control::decode(content(&message.encode())), Ok(Some(message)));
         }
-        let (id, open) = (StreamId(6), an_open());
-        assert_eq!(Open::decode(content(&open.encode(id))), Ok((id, open)));
+        for target in [
+            "port:10250",
+            "service:web",
+            "tcp:10.0.0.1:80",
+            "udp:53",
+            "udp:db.lan:53",
+        ] {
+            for node in [None, Some(NodeName::cloud()), Some("edge2".parse().unwrap())] {
+                let target = target.parse().unwrap();
+                let (id, open) = (
+                    StreamId(6),
+                    Open {
+                        target,
+                        node,
+                        ..an_open()
+                    },
+                );
+                assert_eq!(Open::decode(content(&open.encode(id))), Ok((id, open)));
+            }
+        }
         for reply in [Ok(()), Err(Refusal::new(Reason::TargetRefused, "nothing listens"))] {
             assert_eq!(decode_reply(content(&encode_reply(&reply))), Ok(reply));
         }
@@ -426,7 +525,7 @@ mod tests {
     /// B3
     #[test]
     fn a_count_larger_than_the_message_is_refused() {
-        // Control.services (field 7, length-delimited) that claims 127 bytes and has none.
+        // Control.offer (field 7, length-delimited) that claims 127 bytes and has none.
         assert!(matches!(Control::decode(&[0x3a, 0x7f]), Err(DecodeError::Malformed(_))));
     }
 
@@ -439,15 +538,67 @@ mod tests {
 
     #[test]
     fn an_edge_cannot_declare_services_without_end() {
-        let service = Service {
-            name: "web".parse().unwrap(),
-            target: "127.0.0.1:80".parse().unwrap(),
+        let many = |services, subnets| Offer {
+            services: vec![a_service("127.0.0.1:80"); services],
+            subnets: vec!["10.42.3.0/24".parse().unwrap(); subnets],
         };
-        let message = Control::Services(vec![service; MAX_SERVICES + 1]);
+        let read = |offer| Control::decode(content(&Control::Offer(offer).encode()));
+        let most = many(MAX_SERVICES, MAX_SUBNETS);
+        assert_eq!(check_offer(&most), Ok(()));
+        assert_eq!(read(most.clone()), Ok(Some(Control::Offer(most))));
+        let services = many(MAX_SERVICES + 1, 0);
+        assert_eq!(check_offer(&services), Err(OfferError::Services(MAX_SERVICES + 1)));
+        assert_eq!(read(services), Err(DecodeError::TooMany("services")));
+        let subnets = many(0, MAX_SUBNETS + 1);
+        assert_eq!(check_offer(&subnets), Err(OfferError::Subnets(MAX_SUBNETS + 1)));
+        assert_eq!(read(subnets), Err(DecodeError::TooMany("subnets")));
+    }
+
+    #[test]
+    fn an_offer_that_no_frame_holds_is_not_made() {
+        let long = Offer {
+            services: vec![a_service(&format!("{}:80", "a.".repeat(100))); MAX_SERVICES],
+            subnets: Vec::new(),
+        };
+        assert!(matches!(check_offer(&long), Err(OfferError::Size(_))));
+    }
+
+    /// B4
+    #[test]
+    fn a_service_of_a_protocol_that_is_not_known_is_left_out() {
+        let service = |name: &str, protocol| wire::Service {
+            name: name.to_owned(),
+            target: "127.0.0.1:53".to_owned(),
+            protocol,
+        };
+        let offer = read_offer(wire::Offer {
+            services: vec![service("web", 0), service("later", 2), service("dns", 1)],
+            subnets: Vec::new(),
+        });
+        let read: Vec<_> = offer
+            .unwrap()
+            .services
+            .into_iter()
+            .map(|s| (s.name.to_string(), s.protocol))
+            .collect();
         assert_eq!(
-            Control::decode(content(&message.encode())),
-            Err(DecodeError::TooMany("services"))
+            read,
+            [("web".to_owned(), Protocol::Tcp), ("dns".to_owned(), Protocol::Udp)]
         );
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_read_is_refused() {
+        let subnets = |text: &str| {
+            read_offer(wire::Offer {
+                services: Vec::new(),
+                subnets: vec![text.to_owned()],
+            })
+        };
+        assert!(subnets("10.42.3.0/24").is_ok());
+        for bad in ["", "10.42.3.0/33", "010.0.0.0/8", "edge1"] {
+            assert_eq!(subnets(bad), Err(DecodeError::Field("offer.subnets")), "{bad:?}");
+        }
     }
 
     proptest! {
@@ -470,6 +621,15 @@ mod tests {
             class: Class::Interactive,
             trace: TraceId::from_bytes([3; 16]),
             principal: "alice".to_owned(),
+            node: None,
+        }
+    }
+
+    fn a_service(target: &str) -> Service {
+        Service {
+            name: "web".parse().unwrap(),
+            target: target.parse().unwrap(),
+            protocol: Protocol::Tcp,
         }
     }
 
@@ -498,10 +658,16 @@ mod tests {
                 refusal: Refusal::new(Reason::Draining, "restart"),
                 retry_after: Some(Duration::from_millis(1500)),
             },
-            Control::Services(vec![Service {
-                name: "web".parse().unwrap(),
-                target: "127.0.0.1:80".parse().unwrap(),
-            }]),
+            Control::Offer(Offer {
+                services: vec![
+                    a_service("127.0.0.1:80"),
+                    Service {
+                        protocol: Protocol::Udp,
+                        ..a_service("127.0.0.1:53")
+                    },
+                ],
+                subnets: vec!["10.42.3.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            }),
         ]
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tunnel_model::{Reason, Refusal, Service};
+use tunnel_model::{Offer, Reason, Refusal};
 
 use self::streams::{Early, Stream};
 pub use self::streams::{Incoming, OpenError};
@@ -16,6 +16,7 @@ use crate::{
     Control, FrameReader, Hello, MAX_CONTROL_FRAME, Negotiated, StreamId,
     budget::Budget,
     keepalive::{Keepalive, Verdict},
+    message::{OfferError, encode_offer},
     seen::SeenIds,
 };
 
@@ -78,8 +79,8 @@ impl Violation {
 pub enum Event {
     /// The peers have agreed; streams may be opened and accepted.
     Ready(Negotiated),
-    /// The edge declared its services anew.
-    Services(Vec<Service>),
+    /// The edge says anew what it offers.
+    Offer(Offer),
     /// The ping of this number was answered.
     Pong {
         /// What [`Session::ping`] returned.
@@ -152,6 +153,7 @@ pub struct Session {
     next_ping: u64,
     peer_resets: Budget,
     peer_pings: Budget,
+    peer_offers: Budget,
     /// We, or the peer, said goaway.
     leaving: bool,
     drained: bool,
@@ -179,6 +181,7 @@ impl Session {
             next_ping: 0,
             peer_resets: Budget::new(20_000, Duration::from_micros(50), now),
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
+            peer_offers: Budget::new(20, Duration::from_secs(1), now),
             leaving: false,
             drained: false,
         }
@@ -257,10 +260,16 @@ impl Session {
                 self.events.push_back(Event::GoAway { refusal, retry_after });
                 self.note_drained();
             }
-            (Phase::Ready, Control::Services(services)) => match self.side {
-                Side::Gateway => self.events.push_back(Event::Services(services)),
-                Side::Edge => return Err(Violation::protocol("a gateway declares no services")),
-            },
+            (Phase::Ready, Control::Offer(_)) if self.side == Side::Edge => {
+                return Err(Violation::protocol("a gateway offers nothing"));
+            }
+            (Phase::Ready, Control::Offer(offer)) => {
+                // Each is read whole and told to whoever follows the directory.
+                if !self.peer_offers.take(now) {
+                    return Err(Violation::protocol("too many offers"));
+                }
+                self.events.push_back(Event::Offer(offer));
+            }
         }
         Ok(())
     }
@@ -286,9 +295,14 @@ impl Session {
         number
     }
 
-    /// Tells the gateway all services of this edge.
-    pub fn declare_services(&mut self, services: &[Service]) {
-        self.queue(&Control::Services(services.to_vec()));
+    /// Tells the gateway all that this edge offers.
+    ///
+    /// # Errors
+    /// It is more than a gateway takes; nothing was told.
+    pub fn offer(&mut self, offer: &Offer) -> Result<(), OfferError> {
+        let message = encode_offer(offer)?;
+        self.queue_frame(&message);
+        Ok(())
     }
 
     /// Opens and accepts no more streams; those that run may end. [`Event::Drained`] says when they have.
@@ -350,10 +364,14 @@ impl Session {
     }
 
     fn queue(&mut self, message: &Control) {
+        self.queue_frame(&message.encode());
+    }
+
+    fn queue_frame(&mut self, frame: &[u8]) {
         if matches!(self.phase, Phase::Down) {
             return;
         }
-        self.transmit.extend_from_slice(&message.encode());
+        self.transmit.extend_from_slice(frame);
         if self.transmit.len() > MAX_CONTROL_BACKLOG {
             self.transmit.clear();
             self.fail(Refusal::new(

@@ -172,6 +172,7 @@ fn an_open() -> Open {
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: String::new(),
+        node: None,
     }
 }
 

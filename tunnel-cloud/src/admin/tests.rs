@@ -76,6 +76,12 @@ async fn requests_that_make_no_sense_are_refused_with_a_reason() {
         (
             "POST",
             "/v1/tokens",
+            json!({"ttl_seconds": 60, "uses": 1, "name": "cloud"}),
+            "bad-request",
+        ),
+        (
+            "POST",
+            "/v1/tokens",
             json!({"ttl_seconds": 60, "uses": 1, "nmae": "a"}),
             "bad-request",
         ),

@@ -9,7 +9,7 @@ use axum::{
 };
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::{JoinToken, UnixTime};
-use tunnel_model::TokenId;
+use tunnel_model::{ReservedName, TokenId};
 
 use super::{
     AppState,
@@ -28,6 +28,9 @@ pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<N
     }
     if wanted.uses == 0 {
         return Err(bad_request("a token with no uses lets nobody join"));
+    }
+    if let Some(name) = wanted.name.as_ref().filter(|name| name.is_reserved()) {
+        return Err(bad_request(ReservedName(name.clone()).to_string()));
     }
     if wanted.name.is_some() && wanted.uses > 1 {
         return Err(bad_request(

@@ -14,8 +14,8 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tunnel_identity::UnixTime;
 use tunnel_model::{
-    Delta, Directory, Labels, NodeId, NodeName, NodeRecord, NodeState, ParseLabelError, Reason, Refusal, Revision,
-    Service,
+    Delta, Directory, Labels, NodeId, NodeName, NodeRecord, NodeState, ParseLabelError, Reason, Refusal, ReservedName,
+    Revision, Service,
 };
 
 use crate::store::{EnrolError, Enrolment, Node, Presence, Store, StoreError};
@@ -168,6 +168,9 @@ impl LiveDirectory {
 
     /// Lets a node join: spends its token, and durably so before this returns.
     pub async fn enrol(&self, enrolment: Enrolment) -> Result<Node, EnrolError> {
+        if enrolment.name.is_reserved() {
+            return Err(ReservedName(enrolment.name).into());
+        }
         let node = self.store.enrol(enrolment).await?;
         self.change(|nodes| {
             nodes.enrolled_at.insert(node.record.id, node.enrolled_at);

@@ -1,6 +1,6 @@
 use tempfile::TempDir;
 use tunnel_identity::TokenKey;
-use tunnel_model::{Change, TokenId};
+use tunnel_model::{Change, Protocol, TokenId};
 
 use super::*;
 use crate::store::{SqliteStore, Token};
@@ -46,6 +46,7 @@ async fn what_a_node_offers_stays_until_its_latest_session_says_otherwise() {
         vec![Service {
             name,
             target: "127.0.0.1:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
         }]
     };
     let offered = || directory.get(&name("a")).unwrap().record.services;
@@ -175,6 +176,16 @@ async fn a_revoked_node_cannot_come_online_any_more_and_keeps_its_name() {
     );
     directory.enrol(enrolment(3, "a")).await.unwrap();
     assert!(!directory.is_revoked(id(3)));
+}
+
+#[tokio::test]
+async fn no_node_joins_under_the_name_of_the_cloud_and_its_token_is_not_spent() {
+    let (_dir, directory) = directory().await;
+    let before = directory.revision.borrow().0;
+    let refused = directory.enrol(enrolment(3, "cloud")).await;
+    assert_eq!(refused, Err(EnrolError::Reserved(ReservedName(NodeName::cloud()))));
+    assert_eq!(directory.revision.borrow().0, before);
+    assert!(directory.enrol(enrolment(3, "c")).await.is_ok());
 }
 
 #[tokio::test]

@@ -19,15 +19,16 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, SessionId};
+use tunnel_model::{Policy, Rule, SessionId};
 
 use self::sessions::LiveSessions;
 use crate::{
     admin::{self, AppState, api::Listening},
     config::Config,
+    dial::Gateway,
     ingress::{self, IngressMetrics},
     state::State,
-    tunnel::{self, Context, Gateway, Registry, TunnelMetrics},
+    tunnel::{self, Context, Registry, TunnelMetrics},
 };
 
 /// Connections at once to the metrics and admin listeners: a few scrapers and operators.
@@ -103,7 +104,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let gateway = Gateway {
         zone: config.zone.clone(),
         users: Arc::clone(&state.users),
-        policy: Policy,
+        policy: Policy::compile([Rule::for_admins()]),
         directory: Arc::clone(&state.directory),
         registry: Arc::clone(&registry),
         streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),

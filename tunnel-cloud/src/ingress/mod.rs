@@ -27,10 +27,13 @@ mod session;
 mod socks5;
 mod trace;
 
-use std::{future::Future, net::SocketAddr};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, Principal, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Refusal, TraceId, Zone};
 
 pub use client::listen;
 pub use credential::{Credential, Secret};
@@ -51,6 +54,9 @@ pub trait Dial: Send + Sync + 'static {
 
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;
+
+    /// The node that an address belongs to, where routes say so.
+    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal>;
 
     /// Opens a stream, or says why not, as far as that is known here: the target itself may still be on its way. Its
     /// deadline is its own; dropping the future gives up.
@@ -76,6 +82,8 @@ pub struct DialRequest {
     pub destination: Destination,
     /// How urgent the stream is.
     pub class: Class,
+    /// How it is asked for.
+    pub way: Way,
     /// The caller's trace, or one made here.
     pub trace: TraceId,
     /// Where the caller connected from.

@@ -10,11 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::shutdown::Tasks;
 use tunnel_model::{
-    Class, DEFAULT_SERVICES, Destination, ParseDestinationError, Principal, Reason, Refusal, Target, TraceId,
+    Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Reason, Refusal, Target, TraceId,
 };
 
 use super::{
-    Dial, DialRequest, Dialled, IngressMetrics, Limits,
+    Dial, DialRequest, Dialled, IngressMetrics, Limits, Way,
     client::{Client, READ, broken},
     http1, socks5,
 };
@@ -59,13 +59,20 @@ impl<D: Dial> Session<D> {
 
     /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.
     pub(crate) fn destination(&self, host: &str, port: u16) -> Result<Destination, Refusal> {
-        Destination::new(host, port, self.gateway.zone()).map_err(|error| {
-            let reason = match error {
-                ParseDestinationError::NotAName { .. } => Reason::Denied,
-                ParseDestinationError::NoPort(_) | ParseDestinationError::BadPort(_) => Reason::BadRequest,
-            };
-            Refusal::new(reason, error.to_string())
-        })
+        match Host::new(host, port, self.gateway.zone()) {
+            Ok(Host::Named(destination)) => Ok(destination),
+            Ok(Host::Address { ip, port }) => Ok(Destination {
+                node: self.gateway.route(ip)?,
+                target: Target::Tcp(HostPort::from_ip(ip, port)),
+            }),
+            Err(error) => {
+                let reason = match error {
+                    ParseHostError::NotAName { .. } | ParseHostError::CloudHasServices(_) => Reason::Denied,
+                    ParseHostError::NoPort(_) | ParseHostError::BadPort(_) => Reason::BadRequest,
+                };
+                Err(Refusal::new(reason, error.to_string()))
+            }
+        }
     }
 
     /// Opens a stream, whose target may not be there yet, or gives up when the caller does. What the caller sends ahead
@@ -78,7 +85,9 @@ impl<D: Dial> Session<D> {
         destination: Destination,
         trace: TraceId,
     ) -> Result<D::Stream, NotDialled> {
-        let dialling = self.gateway.dial(self.request(principal, destination, trace));
+        let dialling = self
+            .gateway
+            .dial(self.request(Way::Plain, principal, destination, trace));
         unless_gone(client, ahead, dialling).await
     }
 
@@ -87,24 +96,29 @@ impl<D: Dial> Session<D> {
         &self,
         client: &mut Client,
         ahead: &mut BytesMut,
+        way: Way,
         principal: Principal,
         destination: Destination,
         trace: TraceId,
     ) -> Result<D::Stream, NotDialled> {
         let connecting = async {
-            let mut stream = self.gateway.dial(self.request(principal, destination, trace)).await?;
+            let mut stream = self
+                .gateway
+                .dial(self.request(way, principal, destination, trace))
+                .await?;
             stream.established().await?;
             Ok(stream)
         };
         unless_gone(client, ahead, connecting).await
     }
 
-    fn request(&self, principal: Principal, destination: Destination, trace: TraceId) -> DialRequest {
+    fn request(&self, way: Way, principal: Principal, destination: Destination, trace: TraceId) -> DialRequest {
         let class = class_of(&destination.target);
         DialRequest {
             principal,
             destination,
             class,
+            way,
             trace,
             client: self.peer,
         }
@@ -131,8 +145,8 @@ async fn unless_gone<S>(
 /// The class of a stream to this target; the services that every edge has are ranked as their ports are.
 fn class_of(target: &Target) -> Class {
     match target {
-        Target::Port(port) => Class::of_port(*port),
-        Target::Tcp(address) => Class::of_port(address.port()),
+        Target::Port(port) | Target::UdpPort(port) => Class::of_port(*port),
+        Target::Tcp(address) | Target::Udp(address) => Class::of_port(address.port()),
         Target::Service(name) => {
             let known = DEFAULT_SERVICES.iter().find(|(known, _)| *known == name.as_str());
             known.map_or_else(Class::default, |&(_, port)| Class::of_port(port))

@@ -24,7 +24,7 @@ use tunnel_edge::{
 };
 use tunnel_identity::{JoinToken, UnixTime};
 use tunnel_linkem::{LinkConfig, relay::UdpRelay};
-use tunnel_model::{GatewayAddr, HostPort, Labels, NodeName, Service};
+use tunnel_model::{GatewayAddr, HostPort, Labels, NodeName, Protocol, Service};
 
 use super::{broken, demo, sshd::Sshd};
 use crate::{
@@ -216,6 +216,7 @@ fn service(name: &str, target: SocketAddr) -> Result<Service, CliError> {
     Ok(Service {
         name: name.parse().map_err(|e| broken("no name", e))?,
         target: HostPort::from_ip(target.ip(), target.port()),
+        protocol: Protocol::Tcp,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tunnel_daemon::error::{CliError, Exit};
-use tunnel_model::NodeName;
+use tunnel_model::{NodeName, ReservedName};
 
 /// A store did not do what it was asked. Nothing of it took effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +122,9 @@ pub enum EnrolError {
         /// The name.
         name: NodeName,
     },
+    /// No node may have this name.
+    #[error(transparent)]
+    Reserved(#[from] ReservedName),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

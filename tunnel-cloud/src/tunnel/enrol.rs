@@ -172,6 +172,7 @@ fn not_enrolled(error: store::EnrolError) -> Refusal {
             Reason::Denied,
             format!("a node named {name} has joined already; choose another --name, or remove the old node"),
         ),
+        store::EnrolError::Reserved(error) => Refusal::new(Reason::Denied, error.to_string()),
         store::EnrolError::Store(error) => store_failed(error),
     }
 }

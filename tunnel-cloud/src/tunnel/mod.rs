@@ -1,4 +1,4 @@
-//! The edges' way in: QUIC connections, enrolment, live sessions, and dialling through them.
+//! The edges' way in: QUIC connections, enrolment, live sessions.
 //!
 //! | module | what |
 //! |---|---|
@@ -6,9 +6,7 @@
 //! | `enrol` | join tokens and old certificates become new certificates |
 //! | `session` | the life of one node's session, from its certificate to its end |
 //! | [`registry`] | who is connected: one session for each node, the newest |
-//! | [`dial`] | the ways in meet the sessions: name, policy, session, edge |
 
-pub mod dial;
 mod enrol;
 mod listener;
 mod metrics;
@@ -21,7 +19,6 @@ use tunnel_daemon::memory::MemoryGuard;
 use tunnel_identity::{Authority, ClusterRoot, UnixTime};
 use tunnel_model::SessionId;
 
-pub use dial::Gateway;
 pub use listener::serve;
 pub use metrics::TunnelMetrics;
 pub use registry::Registry;

@@ -83,10 +83,7 @@ impl Users {
             None => secret.matches(&[0; 16], &[0; 32]),
         };
         let user = user.filter(|u| right && name.is_none_or(|name| name == u.name.as_str()))?;
-        Some(Principal {
-            name: user.name.clone(),
-            groups: user.groups.clone(),
-        })
+        Some(Principal::user(user.name.clone(), user.groups.clone()))
     }
 
     /// Makes a user, and the secret that is shown this once.
@@ -161,7 +158,7 @@ mod tests {
         let (_dir, users) = users().await;
         let secret = create(&users, "alice").await;
         let alice = users.authenticate(&bearer(&secret)).unwrap();
-        assert_eq!(alice.name.as_str(), "alice");
+        assert_eq!(alice.to_string(), "user:alice");
         assert!(alice.is_member_of("ops"));
         assert_eq!(users.authenticate(&basic("alice", &secret)).unwrap(), alice);
     }

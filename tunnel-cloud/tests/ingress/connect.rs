@@ -25,7 +25,7 @@ async fn a_caller_reaches_a_target_by_connect() {
     let [dial] = &proxy.dials()[..] else {
         panic!("{:?}", proxy.dials())
     };
-    assert_eq!(dial.principal.name.as_str(), "alice");
+    assert_eq!(dial.principal.to_string(), "user:alice");
     assert_eq!(dial.destination.target.to_string(), "port:22");
     assert_eq!(dial.class, Class::Interactive);
     assert_eq!(dial.trace.to_string(), trace);
@@ -199,7 +199,7 @@ async fn a_caller_that_was_asked_may_answer_on_the_same_connection() {
         .send("GET http://edge1/ HTTP/1.1\r\nHost: edge1\r\nProxy-Authorization: Bearer token\r\n\r\n")
         .await;
     assert_eq!(caller.message().await.unwrap().status(), 200);
-    assert_eq!(proxy.dials()[0].principal.name.as_str(), "robot");
+    assert_eq!(proxy.dials()[0].principal.to_string(), "user:robot");
 }
 
 #[tokio::test]

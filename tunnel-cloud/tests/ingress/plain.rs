@@ -75,16 +75,17 @@ async fn t4_a_stream_is_shared_neither_between_targets_nor_between_principals() 
     let dials = proxy.dials();
     let dialled: Vec<_> = dials
         .iter()
-        .map(|d| (d.principal.name.as_str(), d.destination.node.as_str()))
+        .map(|d| (d.principal.to_string(), d.destination.node.to_string()))
         .collect();
     assert_eq!(
         dialled,
         [
-            ("alice", "edge1"),
-            ("alice", "edge2"),
-            ("bob", "edge2"),
-            ("bob", "edge2")
+            ("user:alice", "edge1"),
+            ("user:alice", "edge2"),
+            ("user:bob", "edge2"),
+            ("user:bob", "edge2")
         ]
+        .map(|(who, node)| (who.to_owned(), node.to_owned()))
     );
 }
 

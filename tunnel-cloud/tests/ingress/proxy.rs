@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -20,7 +20,7 @@ use tunnel_daemon::{
     metrics::Metrics,
     shutdown::Tasks,
 };
-use tunnel_model::{Principal, Reason, Refusal, Zone};
+use tunnel_model::{NodeName, Principal, Reason, Refusal, Zone};
 
 use crate::{caller::Caller, target::Target};
 
@@ -126,14 +126,15 @@ impl Dial for Direct {
             }
         };
         let name = name.parse().unwrap();
-        Ok(Principal {
-            name,
-            groups: Vec::new(),
-        })
+        Ok(Principal::user(name, Vec::new()))
     }
 
     fn zone(&self) -> &Zone {
         &self.zone
+    }
+
+    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
+        Err(Refusal::new(Reason::Denied, format!("no route leads to {ip}")))
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Direction, Refusal> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use tunnel_carrier::{Driver, Incoming, Notice, Rejected, Tunnel};
 use tunnel_identity::{UnixTime, tls::Alpn};
-use tunnel_model::{Reason, Refusal, SessionId};
+use tunnel_model::{Offer, Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{Shared, network::Network, streams};
@@ -96,7 +96,12 @@ pub(super) async fn connect(shared: &Shared) -> Result<Session, Rejected> {
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
     shared.state.send_modify(|state| state.name = Some(gateway.name));
-    established.tunnel.declare_services(shared.targets.services());
+    let offer = Offer {
+        services: shared.targets.services().to_vec(),
+        subnets: Vec::new(),
+    };
+    let offered = established.tunnel.offer(&offer);
+    offered.map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     Ok(Session {
         tunnel: established.tunnel,
         driver: established.driver,
@@ -129,7 +134,7 @@ impl Session {
                         shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
                     }
-                    Notice::Services(_) => {}
+                    Notice::Offer(_) => {}
                 },
                 dead = &mut health, if !given_up => {
                     given_up = true;

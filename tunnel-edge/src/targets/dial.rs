@@ -7,29 +7,34 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
-use tunnel_model::{HostPort, Reason, Refusal, Target};
+use tunnel_model::{HostPort, Protocol, Reason, Refusal, Target};
 
-use super::{Permit, Targets, not_allowed};
+use super::{Goal, Targets, not_allowed};
 
 /// How long a target may take to be resolved and to answer.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Judges a target and connects to it.
+/// Judges a target and connects to it by TCP.
 pub async fn dial(targets: &Targets, target: &Target, node: &str) -> Result<TcpStream, Refusal> {
-    let connected = match targets.permit(target, node)? {
-        Permit::Address(address) => timeout(DIAL_DEADLINE, first_of(&[address], node)).await,
-        Permit::Declared(name) => {
+    let permit = targets.permit(target, node)?;
+    if permit.protocol == Protocol::Udp {
+        let message = format!("{target} on {node} takes datagrams, and a byte stream was asked for; ask for it by UDP");
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
+    let connected = match permit.goal {
+        Goal::Address(address) => timeout(DIAL_DEADLINE, first_of(&[address], node)).await,
+        Goal::Declared(name) => {
             let dialled = async {
                 let found: Vec<_> = resolve(&name, node).await?.collect();
                 first_of(&found, node).await
             };
             timeout(DIAL_DEADLINE, dialled).await
         }
-        Permit::IfAllowed(name) => {
+        Goal::IfAllowed(name) => {
             let dialled = async {
-                let allowed = targets.allowed(resolve(&name, node).await?);
+                let allowed = targets.allowed(Protocol::Tcp, resolve(&name, node).await?);
                 if allowed.is_empty() {
-                    return Err(not_allowed(node, &name.to_string()));
+                    return Err(not_allowed(node, Protocol::Tcp, &name.to_string()));
                 }
                 first_of(&allowed, node).await
             };
@@ -126,6 +131,7 @@ mod tests {
         let service = Service {
             name: "web".parse().unwrap(),
             target: HostPort::from_ip(address.ip(), address.port()),
+            protocol: Protocol::Tcp,
         };
         let targets = Targets::new(vec![service], AllowList::default());
         dial(&targets, &"service:web".parse().unwrap(), "edge1").await

@@ -7,7 +7,7 @@ mod dial;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tunnel_model::{AllowList, HostPort, Reason, Refusal, Service, ServiceName, Target};
+use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Target};
 
 pub use dial::{DIAL_DEADLINE, dial};
 
@@ -18,9 +18,18 @@ pub struct Targets {
     allow: AllowList,
 }
 
-/// What may be dialled for a target.
+/// What may be dialled for a target, and by which protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Permit {
+pub struct Permit {
+    /// By what.
+    pub protocol: Protocol,
+    /// What.
+    pub goal: Goal,
+}
+
+/// What may be dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
     /// Whatever this address resolves to: the operator wrote it as a service.
     Declared(HostPort),
     /// This very address.
@@ -44,14 +53,16 @@ impl Targets {
     pub fn permit(&self, target: &Target, node: &str) -> Result<Permit, Refusal> {
         match target {
             Target::Service(name) => self.service(name, node),
-            Target::Port(port) => self.port(*port, node),
-            Target::Tcp(address) => self.address(address, node),
+            Target::Port(port) => self.port(Protocol::Tcp, *port, node),
+            Target::UdpPort(port) => self.port(Protocol::Udp, *port, node),
+            Target::Tcp(address) => self.address(Protocol::Tcp, address, node),
+            Target::Udp(address) => self.address(Protocol::Udp, address, node),
         }
     }
 
     fn service(&self, name: &ServiceName, node: &str) -> Result<Permit, Refusal> {
         match self.services.iter().find(|service| service.name == *name) {
-            Some(service) => Ok(Permit::Declared(service.target.clone())),
+            Some(service) => Ok(permit(service.protocol, Goal::Declared(service.target.clone()))),
             None => {
                 let offered: Vec<_> = self.services.iter().map(|service| service.name.as_str()).collect();
                 let message = format!(
@@ -63,38 +74,42 @@ impl Targets {
         }
     }
 
-    fn port(&self, port: u16, node: &str) -> Result<Permit, Refusal> {
-        let declared = |service: &&Service| service.target.port() == port && is_this_machine(&service.target);
+    fn port(&self, protocol: Protocol, port: u16, node: &str) -> Result<Permit, Refusal> {
+        let declared = |service: &&Service| {
+            service.protocol == protocol && service.target.port() == port && is_this_machine(&service.target)
+        };
         if let Some(service) = self.services.iter().find(declared) {
-            return Ok(Permit::Declared(service.target.clone()));
+            return Ok(permit(protocol, Goal::Declared(service.target.clone())));
         }
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let allowed = loopback.into_iter().find(|&ip| self.allow.allows(ip, port));
+        let allowed = loopback.into_iter().find(|&ip| self.allow.allows(protocol, ip, port));
         allowed.map_or_else(
-            || Err(not_allowed(node, &format!("127.0.0.1:{port}"))),
-            |ip| Ok(Permit::Address((ip, port).into())),
+            || Err(not_allowed(node, protocol, &format!("127.0.0.1:{port}"))),
+            |ip| Ok(permit(protocol, Goal::Address((ip, port).into()))),
         )
     }
 
-    fn address(&self, address: &HostPort, node: &str) -> Result<Permit, Refusal> {
-        if self.services.iter().any(|service| service.target == *address) {
-            return Ok(Permit::Declared(address.clone()));
+    fn address(&self, protocol: Protocol, address: &HostPort, node: &str) -> Result<Permit, Refusal> {
+        let declared = |service: &Service| service.protocol == protocol && service.target == *address;
+        if self.services.iter().any(declared) {
+            return Ok(permit(protocol, Goal::Declared(address.clone())));
         }
         match address.ip() {
-            Some(ip) if self.allow.allows(ip, address.port()) => {
-                Ok(Permit::Address((ip.to_canonical(), address.port()).into()))
-            }
+            Some(ip) if self.allow.allows(protocol, ip, address.port()) => Ok(permit(
+                protocol,
+                Goal::Address((ip.to_canonical(), address.port()).into()),
+            )),
             // Nothing can come of resolving a name that no rule could let through.
-            None if !self.allow.rules().is_empty() => Ok(Permit::IfAllowed(address.clone())),
-            _ => Err(not_allowed(node, &address.to_string())),
+            None if !self.allow.rules().is_empty() => Ok(permit(protocol, Goal::IfAllowed(address.clone()))),
+            _ => Err(not_allowed(node, protocol, &address.to_string())),
         }
     }
 
     /// Judges the addresses that a name resolved to.
-    fn allowed(&self, found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    fn allowed(&self, protocol: Protocol, found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         found
             .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
-            .filter(|address| self.allow.allows(address.ip(), address.port()))
+            .filter(|address| self.allow.allows(protocol, address.ip(), address.port()))
             .collect()
     }
 }
@@ -105,7 +120,16 @@ fn is_this_machine(target: &HostPort) -> bool {
         .map_or(target.host() == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
-fn not_allowed(node: &str, what: &str) -> Refusal {
+fn permit(protocol: Protocol, goal: Goal) -> Permit {
+    Permit { protocol, goal }
+}
+
+/// `what` is the address and port.
+fn not_allowed(node: &str, protocol: Protocol, what: &str) -> Refusal {
+    let what = match protocol {
+        Protocol::Tcp => what.to_owned(),
+        Protocol::Udp => format!("udp:{what}"),
+    };
     let message = format!("{node} does not allow {what}; add it to `allow` in its edge.toml");
     Refusal::new(Reason::NotAllowed, message)
 }
@@ -165,13 +189,49 @@ mod tests {
                 "{refused}"
             );
         }
-        // Neither parses as an IP address, so both are names; names are judged by what they resolve to.
-        for name in ["tcp:2852039166:80", "tcp:0xa9fea9fe:80"] {
-            assert!(matches!(judge(&targets, name), Ok(Permit::IfAllowed(_))), "{name}");
+        // A name is judged by what it resolves to; what a resolver would read as an address is no name.
+        let named = judge(&targets, "tcp:db.internal:80").unwrap();
+        assert!(matches!(named.goal, Goal::IfAllowed(_)), "{named:?}");
+        for number in ["tcp:2852039166:80", "tcp:0xa9fea9fe:80", "tcp:127.1:80"] {
+            assert!(number.parse::<Target>().is_err(), "{number}");
         }
         let resolved = ["169.254.169.254:80", "10.0.0.9:80", "[::ffff:10.0.0.8]:80"].map(|a| a.parse().unwrap());
         let allowed: Vec<SocketAddr> = ["10.0.0.9:80", "10.0.0.8:80"].map(|a| a.parse().unwrap()).into();
-        assert_eq!(targets.allowed(resolved.into_iter()), allowed);
+        assert_eq!(targets.allowed(Protocol::Tcp, resolved.into_iter()), allowed);
+    }
+
+    #[test]
+    fn what_is_allowed_by_one_protocol_is_not_by_the_other() {
+        let dns = Service {
+            name: "dns".parse().unwrap(),
+            target: "127.0.0.1:53".parse().unwrap(),
+            protocol: Protocol::Udp,
+        };
+        let allow = ["udp:127.0.0.1:5353", "udp:10.0.0.0/24:53", "10.0.0.0/24:80"];
+        let targets = Targets::new(vec![dns], allow.iter().map(|rule| rule.parse().unwrap()).collect());
+        for (target, goal) in [
+            ("service:dns", Goal::Declared("127.0.0.1:53".parse().unwrap())),
+            ("udp:53", Goal::Declared("127.0.0.1:53".parse().unwrap())),
+            ("udp:127.0.0.1:53", Goal::Declared("127.0.0.1:53".parse().unwrap())),
+            ("udp:5353", Goal::Address("127.0.0.1:5353".parse().unwrap())),
+            ("udp:10.0.0.9:53", Goal::Address("10.0.0.9:53".parse().unwrap())),
+        ] {
+            assert_eq!(judge(&targets, target), Ok(permit(Protocol::Udp, goal)), "{target}");
+        }
+        for refused in [
+            "port:53",
+            "port:5353",
+            "tcp:127.0.0.1:53",
+            "tcp:10.0.0.9:53",
+            "udp:10.0.0.9:80",
+        ] {
+            let refusal = judge(&targets, refused).unwrap_err();
+            assert_eq!(refusal.reason, Reason::NotAllowed, "{refused}");
+        }
+        assert_eq!(
+            judge(&targets, "udp:54").unwrap_err().message,
+            "edge1 does not allow udp:127.0.0.1:54; add it to `allow` in its edge.toml"
+        );
     }
 
     #[test]
@@ -188,6 +248,7 @@ mod tests {
         let service = |name: &str, target: &str| Service {
             name: name.parse().unwrap(),
             target: target.parse().unwrap(),
+            protocol: Protocol::Tcp,
         };
         let allow = ["127.0.0.1:8500-8999", "[::1]:7000", "10.0.0.0/24:80"];
         Targets::new(
@@ -201,10 +262,10 @@ mod tests {
     }
 
     fn declared(address: &str) -> Permit {
-        Permit::Declared(address.parse().unwrap())
+        permit(Protocol::Tcp, Goal::Declared(address.parse().unwrap()))
     }
 
     fn address(address: &str) -> Permit {
-        Permit::Address(address.parse().unwrap())
+        permit(Protocol::Tcp, Goal::Address(address.parse().unwrap()))
     }
 }

@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Protocol, Reason, Refusal, Service, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -61,6 +61,7 @@ impl Session {
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
+            node: None,
         };
         let mut stream = self.tunnel.open(&open, Duration::from_secs(15)).await?;
         stream.established().await?;
@@ -154,6 +155,7 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
+            protocol: Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),
@@ -267,10 +269,10 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         return;
     };
     let driver = tokio::spawn(established.driver.run());
-    if let Some(Notice::Services(services)) = established.notices.recv().await {
+    if let Some(Notice::Offer(offer)) = established.notices.recv().await {
         let session = Session {
             tunnel: established.tunnel,
-            services,
+            services: offer.services,
             hello: established.negotiated.peer,
             notices: established.notices,
             _incoming: established.incoming,

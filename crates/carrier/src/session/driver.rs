@@ -10,7 +10,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tunnel_model::{Reason, Refusal, Service};
+use tunnel_model::{Offer, Reason, Refusal};
 use tunnel_proto::{Event, Negotiated, Prelude, Side};
 
 use super::{
@@ -23,8 +23,8 @@ use crate::quic;
 /// Something the peer said that concerns the session as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The edge declared its services anew.
-    Services(Vec<Service>),
+    /// The edge says anew what it offers.
+    Offer(Offer),
     /// The peer wants no new streams, and ends the session when those that run have ended.
     GoAway {
         /// Why.
@@ -221,7 +221,7 @@ impl Driver {
                                 let _ = waiting.send(Err(refusal));
                             }
                         }
-                        Event::Services(services) => return Ok(Some(Notice::Services(services))),
+                        Event::Offer(offer) => return Ok(Some(Notice::Offer(offer))),
                         Event::GoAway { refusal, retry_after } => {
                             *peer_left = true;
                             if state.leaving.is_none() {

@@ -10,8 +10,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
-use tunnel_model::{Reason, Refusal, Service};
-use tunnel_proto::{Config, Hello, Negotiated, Open, OpenError, Session, Side};
+use tunnel_model::{Offer, Reason, Refusal};
+use tunnel_proto::{Config, Hello, Negotiated, OfferError, Open, OpenError, Session, Side};
 
 use self::shared::Shared;
 pub use self::{
@@ -161,9 +161,12 @@ impl Tunnel {
         answered.await.map_err(|_| self.shared.why_closed())
     }
 
-    /// Tells the gateway all services of this edge.
-    pub fn declare_services(&self, services: &[Service]) {
-        self.shared.with(|state| state.session.declare_services(services));
+    /// Tells the gateway all that this edge offers.
+    ///
+    /// # Errors
+    /// It is more than a gateway takes; nothing was told.
+    pub fn offer(&self, offer: &Offer) -> Result<(), OfferError> {
+        self.shared.with(|state| state.session.offer(offer))
     }
 
     /// Asks the peer to open no more streams. When the last has ended at both ends, the session ends by itself, for this

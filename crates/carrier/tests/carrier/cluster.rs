@@ -189,6 +189,7 @@ pub(crate) fn open(target: &str) -> Open {
         class: Class::Api,
         trace: TraceId::from_bytes([1; 16]),
         principal: "user:alice".to_owned(),
+        node: None,
     }
 }
 

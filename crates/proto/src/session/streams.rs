@@ -122,7 +122,7 @@ impl Session {
             let message = format!("{} streams are open already", self.peer_streams);
             return Some(Refusal::new(Reason::Overloaded, message));
         }
-        // An edge may name a service of the cloud; where that is, the gateway knows and nobody else.
+        // An edge may name a service of the cloud or of another edge; where that is, others know and the opener does not.
         if self.side == Side::Gateway && !matches!(open.target, Target::Service(_)) {
             return Some(Refusal::new(
                 Reason::Denied,

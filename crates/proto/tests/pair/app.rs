@@ -49,6 +49,7 @@ impl Plan {
             class: Class::Api,
             trace: TraceId::from_bytes([7; 16]),
             principal: "alice".to_owned(),
+            node: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tunnel_model::{Reason, Refusal};
+use tunnel_model::{Offer, Reason, Refusal};
 use tunnel_proto::{Config, Control, Event, OpenError, Side};
 
 use crate::{
@@ -183,7 +183,7 @@ fn a_session_without_a_carrier_wants_nothing() {
     pair.run();
     for side in [Side::Edge, Side::Gateway] {
         let session = &mut pair.end_mut(side).session;
-        session.declare_services(&[]);
+        session.offer(&Offer::default()).unwrap();
         session.drain(Refusal::new(Reason::Draining, "a restart"), None);
         assert_eq!((session.poll_timeout(), session.poll_transmit()), (None, None));
     }
@@ -224,5 +224,6 @@ fn an_open() -> tunnel_proto::Open {
         class: tunnel_model::Class::Interactive,
         trace: tunnel_model::TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),
+        node: None,
     }
 }

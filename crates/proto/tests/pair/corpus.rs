@@ -9,7 +9,7 @@ mod fuzz_targets;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use tunnel_model::{Class, Reason, Refusal, Service, TraceId};
+use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{Control, Hello, Open, Prelude, Session, Side, StreamId};
 
 use crate::pair::hello;
@@ -86,9 +86,17 @@ fn entries() -> Vec<(&'static str, String, Vec<u8>)> {
         ("service", "service:web"),
         ("port", "port:22"),
         ("tcp", "tcp:[2001:db8::1]:443"),
+        ("udp-port", "udp:53"),
+        ("udp", "udp:[2001:db8::1]:53"),
     ] {
         entries.push(("stream_header", name.to_owned(), content(&header(target))));
     }
+    let of_edge = Open {
+        node: Some("edge2".parse().unwrap()),
+        ..an_open("service:web")
+    };
+    let framed = ready(Side::Edge).open(&of_edge).unwrap().1;
+    entries.push(("stream_header", "node".to_owned(), content(&framed)));
     let refusal = Refusal::new(Reason::TargetRefused, "nothing listens at port 22");
     let (accepted, refused) = replies(&refusal);
     entries.push(("open_reply", "accepted".to_owned(), content(&accepted)));
@@ -110,11 +118,15 @@ fn messages() -> Vec<(&'static str, Control)> {
         ("ping", Control::Ping(7)),
         ("pong", Control::Pong(7)),
         (
-            "services",
-            Control::Services(vec![Service {
-                name: "web".parse().unwrap(),
-                target: "127.0.0.1:80".parse().unwrap(),
-            }]),
+            "offer",
+            Control::Offer(Offer {
+                services: vec![Service {
+                    name: "dns".parse().unwrap(),
+                    target: "127.0.0.1:53".parse().unwrap(),
+                    protocol: Protocol::Udp,
+                }],
+                subnets: vec!["10.42.3.0/24".parse().unwrap()],
+            }),
         ),
         ("end", Control::End { id, offset: 1 << 40 }),
         (
@@ -141,13 +153,17 @@ fn content(framed: &[u8]) -> Vec<u8> {
 }
 
 fn header(target: &str) -> Vec<u8> {
-    let open = Open {
+    ready(Side::Gateway).open(&an_open(target)).unwrap().1.to_vec()
+}
+
+fn an_open(target: &str) -> Open {
+    Open {
         target: target.parse().unwrap(),
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),
-    };
-    ready(Side::Gateway).open(&open).unwrap().1.to_vec()
+        node: None,
+    }
 }
 
 /// The frames of a good and a bad answer.

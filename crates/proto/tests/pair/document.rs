@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Duration};
 
-use tunnel_model::{Class, Fault, Reason, Refusal, Service, SessionId, TraceId};
+use tunnel_model::{Class, Fault, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_SERVICES, Open, Prelude, Session, Side, StreamId,
+    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_SERVICES, MAX_SUBNETS, Open, Prelude, Session,
+    Side, StreamId,
 };
 
 #[test]
@@ -64,7 +65,8 @@ fn the_limits_are_those_of_the_code() {
         format!("{} bytes", grouped(MAX_HEADER_FRAME as u64))
     );
     assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
-    assert_eq!(of("services of an edge"), MAX_SERVICES.to_string());
+    assert_eq!(of("services of an edge"), grouped(MAX_SERVICES as u64));
+    assert_eq!(of("subnets of an edge"), MAX_SUBNETS.to_string());
     assert_eq!(of("stream id"), grouped(StreamId::MAX.0));
     let config = tunnel_proto::Config::default();
     assert_eq!(
@@ -188,6 +190,11 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     let service = Service {
         name: "web".parse().unwrap(),
         target: "127.0.0.1:80".parse().unwrap(),
+        protocol: Protocol::Udp,
+    };
+    let offer = Offer {
+        services: vec![service],
+        subnets: vec!["10.42.3.0/24".parse().unwrap()],
     };
     let retry_after = Some(Duration::from_secs(1));
     let controls = [
@@ -203,7 +210,7 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             refusal: refusal.clone(),
             retry_after,
         },
-        Control::Services(vec![service]),
+        Control::Offer(offer),
     ];
     let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
     let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
@@ -214,7 +221,11 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             .handle_control(&Control::Hello(hello(peer)).encode(), now)
             .unwrap();
     }
-    let (_, header) = gateway.open(&an_open()).unwrap();
+    let of_edge = Open {
+        node: Some("edge2".parse().unwrap()),
+        ..an_open()
+    };
+    let (_, header) = gateway.open(&of_edge).unwrap();
     edge.handle_open(&content(&header)).unwrap();
     all.push(("Header", header.to_vec()));
     all.push(("Reply", edge.refuse(id, &refusal).to_vec()));
@@ -257,6 +268,7 @@ fn an_open() -> Open {
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),
+        node: None,
     }
 }
 

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tunnel_model::{Class, Reason, Refusal, Service, TraceId};
+use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{
-    Config, Control, Event, Fate, Hello, Incoming, MAX_SERVICES, Open, Prelude, Session, Side, StreamId, Violation,
+    Config, Control, Event, Fate, Hello, Incoming, MAX_SERVICES, MAX_SUBNETS, Open, Prelude, Session, Side, StreamId,
+    Violation,
 };
 
 use crate::{network::other, pair::hello};
@@ -14,17 +15,20 @@ use crate::{network::other, pair::hello};
 #[test]
 fn an_edge_that_names_a_destination_is_refused() {
     let mut gateway = Victim::new(Side::Gateway);
-    for (id, target) in (1..)
-        .step_by(2)
-        .zip(["port:22", "tcp:169.254.169.254:80", "tcp:db.internal:5432"])
-    {
+    for (id, target) in (1..).step_by(2).zip([
+        "port:22",
+        "tcp:169.254.169.254:80",
+        "tcp:db.internal:5432",
+        "udp:53",
+        "udp:169.254.169.254:53",
+    ]) {
         let Incoming::Refused(reply) = gateway.open(id, target).unwrap() else {
             panic!("{target} was let in");
         };
         assert_eq!(read_reply(&reply).unwrap_err().reason, Reason::Denied);
     }
     assert!(matches!(
-        gateway.open(7, "service:registry"),
+        gateway.open(11, "service:registry"),
         Ok(Incoming::Stream { .. })
     ));
     assert_eq!(gateway.session.open_streams(), 1);
@@ -146,11 +150,20 @@ fn what_is_no_message_is_a_violation() {
     let service = Service {
         name: "web".parse().unwrap(),
         target: "127.0.0.1:80".parse().unwrap(),
+        protocol: Protocol::Tcp,
     };
-    let services = Control::Services(vec![service.clone(); MAX_SERVICES]);
-    assert_eq!(gateway.hear(&services), Ok(()));
-    let services = Control::Services(vec![service; MAX_SERVICES + 1]);
-    assert_eq!(gateway.hear(&services), Err(Reason::Protocol));
+    let offer = |services, subnets| {
+        Control::Offer(Offer {
+            services: vec![service.clone(); services],
+            subnets: vec!["10.42.3.0/24".parse().unwrap(); subnets],
+        })
+    };
+    assert_eq!(gateway.hear(&offer(MAX_SERVICES, MAX_SUBNETS)), Ok(()));
+    assert_eq!(gateway.hear(&offer(MAX_SERVICES + 1, 0)), Err(Reason::Protocol));
+    assert_eq!(
+        Victim::new(Side::Gateway).hear(&offer(0, MAX_SUBNETS + 1)),
+        Err(Reason::Protocol)
+    );
     let talkative = Control::Hello(Hello {
         features: vec![String::new(); 65],
         ..hello(Side::Edge)
@@ -175,7 +188,7 @@ fn what_comes_out_of_turn_is_a_violation() {
             id: StreamId(2),
             refusal: refusal.clone(),
         },
-        Control::Services(vec![]),
+        Control::Offer(Offer::default()),
     ] {
         let mut edge = Victim::greeted_by(Side::Edge, None);
         assert_eq!(
@@ -187,7 +200,7 @@ fn what_comes_out_of_turn_is_a_violation() {
     let mut edge = Victim::new(Side::Edge);
     assert_eq!(edge.hear(&Control::Hello(hello(Side::Gateway))), Err(Reason::Protocol));
     let mut edge = Victim::new(Side::Edge);
-    assert_eq!(edge.hear(&Control::Services(vec![])), Err(Reason::Protocol));
+    assert_eq!(edge.hear(&Control::Offer(Offer::default())), Err(Reason::Protocol));
 }
 
 /// A gateway that turns an edge away says so without a hello.
@@ -302,6 +315,22 @@ fn streams_that_are_reset_now_and_then_close_nothing() {
     }
 }
 
+/// An offer is costly to read and to pass on.
+#[test]
+fn a_flood_of_offers_closes_the_session() {
+    let mut gateway = Victim::new(Side::Gateway);
+    let offer = Control::Offer(Offer::default());
+    for _ in 0..20 {
+        assert_eq!(gateway.hear(&offer), Ok(()));
+    }
+    assert_eq!(gateway.hear(&offer), Err(Reason::Protocol));
+    let mut gateway = Victim::new(Side::Gateway);
+    for _ in 0..200 {
+        assert_eq!(gateway.hear(&offer), Ok(()));
+        gateway.now += Duration::from_secs(1);
+    }
+}
+
 #[test]
 fn a_flood_of_pings_closes_the_session() {
     let mut gateway = Victim::new(Side::Gateway);
@@ -374,18 +403,22 @@ fn a_peer_that_never_reads_its_control_stream_is_given_up() {
 }
 
 #[test]
-fn a_service_list_reaches_the_gateway() {
+fn what_an_edge_offers_reaches_the_gateway() {
     let mut gateway = Victim::new(Side::Gateway);
     let mut edge = Victim::new(Side::Edge);
-    let services = vec![Service {
-        name: "ssh".parse().unwrap(),
-        target: "127.0.0.1:22".parse().unwrap(),
-    }];
-    edge.session.declare_services(&services);
+    let offer = Offer {
+        services: vec![Service {
+            name: "ssh".parse().unwrap(),
+            target: "127.0.0.1:22".parse().unwrap(),
+            protocol: Protocol::Tcp,
+        }],
+        subnets: vec!["10.42.3.0/24".parse().unwrap()],
+    };
+    edge.session.offer(&offer).unwrap();
     for bytes in edge.said() {
         gateway.hear_bytes(&bytes).unwrap();
     }
-    assert_eq!(gateway.events(), [Event::Services(services)]);
+    assert_eq!(gateway.events(), [Event::Offer(offer)]);
 }
 
 struct Victim {
@@ -456,6 +489,7 @@ fn an_open(target: &str) -> Open {
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),
+        node: None,
     }
 }
 

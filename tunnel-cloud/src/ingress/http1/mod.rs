@@ -180,7 +180,14 @@ impl<D: Dial> Connection<D> {
     ) -> Step<D::Stream> {
         let dialled = self
             .session
-            .connect(&mut self.client, &mut self.buf, principal, destination, trace)
+            .connect(
+                &mut self.client,
+                &mut self.buf,
+                Way::Connect,
+                principal,
+                destination,
+                trace,
+            )
             .await;
         match dialled {
             Ok(stream) => {

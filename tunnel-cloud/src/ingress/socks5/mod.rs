@@ -78,7 +78,7 @@ async fn connect<D: Dial>(
         Ok(destination) => {
             let trace = TraceId::random(&mut rand::rng());
             session
-                .connect(&mut client, &mut ahead, principal, destination, trace)
+                .connect(&mut client, &mut ahead, Way::Socks5, principal, destination, trace)
                 .await
         }
         Err(refusal) => Err(NotDialled::Refused(refusal)),

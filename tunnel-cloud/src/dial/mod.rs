@@ -1,15 +1,19 @@
 //! From a caller's wish to a stream: name, policy, session, edge. The first that says no is the answer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_model::{Decision, Policy, Principal, Reason, Refusal, Zone};
+use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
 use tunnel_proto::Open;
 
-use super::Registry;
 use crate::{
     directory::LiveDirectory,
     ingress::{Credential, Dial, DialRequest, Dialled},
+    tunnel::Registry,
     users::Users,
 };
 
@@ -37,16 +41,20 @@ pub struct Gateway {
 impl Dial for Gateway {
     type Stream = tunnel_carrier::Stream;
 
-    async fn authenticate(&self, credential: Option<Credential>, _client: SocketAddr) -> Result<Principal, Refusal> {
+    async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         let credential = credential.ok_or_else(|| {
             let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
             Refusal::new(Reason::Unauthenticated, message)
         })?;
-        self.users.authenticate(&credential)
+        Ok(self.users.authenticate(&credential)?.at(client.ip()))
     }
 
     fn zone(&self) -> &Zone {
         &self.zone
+    }
+
+    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
+        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
@@ -54,10 +62,19 @@ impl Dial for Gateway {
             principal, destination, ..
         } = &request;
         // Rights come before the directory, so that names cannot be tried out without any.
-        if self.policy.decide(principal, &destination.node, &destination.target) == Decision::Deny {
+        let unknown = Labels::default();
+        let verdict = self.directory.read(|all| {
+            self.policy.decide(&Ask {
+                principal,
+                node: &destination.node,
+                labels: all.by_name(&destination.node).map_or(&unknown, |node| &node.labels),
+                target: &destination.target,
+            })
+        });
+        if let Verdict::Denied(_) = verdict {
             let message = format!(
-                "{} may not reach {} on {}",
-                principal.name, destination.target, destination.node
+                "{principal} may not reach {} on {}",
+                destination.target, destination.node
             );
             return Err(Refusal::new(Reason::Denied, message));
         }
@@ -83,7 +100,8 @@ impl Dial for Gateway {
             target: destination.target.clone(),
             class: request.class,
             trace: request.trace,
-            principal: principal.name.to_string(),
+            principal: principal.to_string(),
+            node: None,
         };
         tunnel.open(&open, DIAL_DEADLINE).await
     }
