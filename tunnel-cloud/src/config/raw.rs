@@ -9,7 +9,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
-use tunnel_model::{GatewayAddr, Zone};
+use tunnel_model::{GatewayAddr, Rule, Zone};
 
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct RawConfig {
     /// What the gateway allows itself and others
     #[serde(default)]
     pub limits: RawLimits,
+    /// Who may reach what; nobody reaches anything without a rule
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<Rule>,
 }
 
 /// The table `listen`.

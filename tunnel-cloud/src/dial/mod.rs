@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
 use tunnel_proto::Open;
@@ -27,7 +28,7 @@ pub struct Gateway {
     /// Who may come in.
     pub users: Arc<Users>,
     /// Who may reach what.
-    pub policy: Policy,
+    pub policy: ArcSwap<Policy>,
     /// Who there is.
     pub directory: Arc<LiveDirectory>,
     /// Who is connected.
@@ -42,11 +43,14 @@ impl Dial for Gateway {
     type Stream = tunnel_carrier::Stream;
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
-        let credential = credential.ok_or_else(|| {
-            let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
-            Refusal::new(Reason::Unauthenticated, message)
-        })?;
-        Ok(self.users.authenticate(&credential)?.at(client.ip()))
+        match credential {
+            Some(credential) => Ok(self.users.authenticate(&credential)?.at(client.ip())),
+            None if self.policy.load().names_address(client.ip()) => Ok(Principal::address(client.ip())),
+            None => Err(Refusal::new(
+                Reason::Unauthenticated,
+                "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET",
+            )),
+        }
     }
 
     fn zone(&self) -> &Zone {
@@ -64,7 +68,7 @@ impl Dial for Gateway {
         // Rights come before the directory, so that names cannot be tried out without any.
         let unknown = Labels::default();
         let verdict = self.directory.read(|all| {
-            self.policy.decide(&Ask {
+            self.policy.load().decide(&Ask {
                 principal,
                 node: &destination.node,
                 labels: all.by_name(&destination.node).map_or(&unknown, |node| &node.labels),

@@ -5,8 +5,10 @@ mod watch;
 
 use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tracing::warn;
 use tunnel_carrier::quic::{self, Server};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
@@ -19,7 +21,7 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, Rule, SessionId};
+use tunnel_model::{Policy, SessionId};
 
 use self::sessions::LiveSessions;
 use crate::{
@@ -101,10 +103,13 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         memory: memory.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
+    if config.rules.is_empty() {
+        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
+    }
     let gateway = Gateway {
         zone: config.zone.clone(),
         users: Arc::clone(&state.users),
-        policy: Policy::compile([Rule::for_admins()]),
+        policy: ArcSwap::from_pointee(Policy::compile(config.rules.iter().cloned())),
         directory: Arc::clone(&state.directory),
         registry: Arc::clone(&registry),
         streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
