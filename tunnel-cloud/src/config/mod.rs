@@ -21,6 +21,9 @@ pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// The state directory.
     pub state: PathBuf,
     /// The suffix of the nodes' names.
@@ -80,6 +83,7 @@ impl Config {
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
         Ok(Self {
+            file: source.path().to_owned(),
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
             zone: raw.zone,
