@@ -16,10 +16,16 @@ pub(super) async fn test(State(app): State<AppState>, body: Bytes) -> Answer<Dec
     let (verdict, rule) = match &app.gateway {
         Some(gateway) => {
             let destination = gateway.destination(&question.destination);
-            gateway.judge(&principal, &destination.map_err(|refusal| bad_request(refusal.message))?)
+            gateway.judge(
+                &principal,
+                &destination.map_err(|refusal| bad_request(refusal.message))?,
+            )
         }
         None => {
-            let destination = question.destination.parse().map_err(|error| bad_request(format!("{error}")))?;
+            let destination = question
+                .destination
+                .parse()
+                .map_err(|error| bad_request(format!("{error}")))?;
             judge(&app, &principal, &destination)
         }
     };
@@ -80,14 +86,17 @@ pub(super) async fn explain(State(app): State<AppState>, body: Bytes) -> Answer<
         _ => asked.next(),
     });
     // Nothing was asked once both have run dry.
-    let hops = HopName::ALL.into_iter().zip(hops.collect::<Vec<_>>()).map(|(hop, said)| {
-        said.unwrap_or_else(|| Hop {
-            hop,
-            verdict: HopVerdict::NotAsked,
-            code: None,
-            detail: String::new(),
-        })
-    });
+    let hops = HopName::ALL
+        .into_iter()
+        .zip(hops.collect::<Vec<_>>())
+        .map(|(hop, said)| {
+            said.unwrap_or_else(|| Hop {
+                hop,
+                verdict: HopVerdict::NotAsked,
+                code: None,
+                detail: String::new(),
+            })
+        });
     Ok(Json(Explanation { hops: hops.collect() }))
 }
 
@@ -102,16 +111,21 @@ fn principal(app: &AppState, text: &str) -> Result<Principal, ApiError> {
     match subject {
         Subject::User(name) => match app.state.users.list().into_iter().find(|user| user.name == name) {
             Some(user) => Ok(Principal::user(user.name, user.groups)),
-            None => Err(
-                CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}", name = name.as_str()))
-                    .with_hint("`tunnel-cloud users ls` lists them; with group:NAME you ask about any member of a group")
-                    .into(),
-            ),
+            None => Err(CliError::new(
+                Exit::Failure,
+                "unknown-user",
+                format!("no user is named {name:?}", name = name.as_str()),
+            )
+            .with_hint("`tunnel-cloud users ls` lists them; with group:NAME you ask about any member of a group")
+            .into()),
         },
         Subject::Group(name) => Ok(Principal::member(name)),
         Subject::Cidr(net) if net.is_address() => Ok(Principal::address(net.address())),
         Subject::Node(NodeSelector::Name(name)) => {
-            let labels = app.state.directory.read(|all| all.by_name(&name).map(|node| node.labels.clone()));
+            let labels = app
+                .state
+                .directory
+                .read(|all| all.by_name(&name).map(|node| node.labels.clone()));
             Ok(Principal::node(name, labels.unwrap_or_default()))
         }
         Subject::Cidr(_) | Subject::Node(_) => Err(bad_request(format!(

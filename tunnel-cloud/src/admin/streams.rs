@@ -28,7 +28,10 @@ pub(super) async fn kill(State(app): State<AppState>, body: Bytes) -> Answer<Kil
     let meant = |grant: &Grant| {
         wanted.id.is_none_or(|id| id == grant.id)
             && wanted.node.as_ref().is_none_or(|node| *node == grant.destination.node)
-            && wanted.principal.as_ref().is_none_or(|who| *who == grant.principal.to_string())
+            && wanted
+                .principal
+                .as_ref()
+                .is_none_or(|who| *who == grant.principal.to_string())
     };
     let cut = |grant: &&std::sync::Arc<Grant>| meant(grant) && grants.cut(grant, why.clone());
     let streams = grants.list().iter().filter(cut).count();

@@ -9,9 +9,12 @@ mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod rights;
 mod serve;
 mod status;
+mod streams;
 mod tokens;
+mod top;
 mod users;
 
 use clap::CommandFactory;
@@ -22,7 +25,10 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{
+    Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, StreamsCommand, TokenArgs, TokenCommand,
+    UsersCommand,
+};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -40,6 +46,13 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Policy { command } => rights::policy(command, &Gateway::find(load()?).await?, format).await,
+        Command::Explain { destination, subject } => {
+            rights::explain(destination, subject, &Gateway::find(load()?).await?, format).await
+        }
+        Command::Streams { command } => streams::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Top { once } => top::run(&Gateway::find(load()?).await?, once, format).await,
+        Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,

@@ -145,7 +145,10 @@ impl Gateway {
             };
             open.into_iter().filter(lost).collect::<Vec<_>>()
         });
-        let cut = |grant: &&Arc<Grant>| self.grants.cut(grant, rights::denied(&grant.principal, &grant.destination));
+        let cut = |grant: &&Arc<Grant>| {
+            self.grants
+                .cut(grant, rights::denied(&grant.principal, &grant.destination))
+        };
         lost.iter().filter(cut).count()
     }
 

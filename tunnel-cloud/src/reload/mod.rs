@@ -51,9 +51,13 @@ pub struct Reloader {
 impl Reloader {
     /// For a gateway that was started with this configuration.
     pub fn new(config: &Config, gateway: Arc<Gateway>) -> Result<Self, CliError> {
+        Self::with(config, appliers::all(gateway))
+    }
+
+    fn with(config: &Config, appliers: Vec<Box<dyn Applier>>) -> Result<Self, CliError> {
         Ok(Self {
             file: config.file.clone(),
-            appliers: appliers::all(gateway),
+            appliers,
             effective: Mutex::new(values(config)?),
         })
     }
@@ -101,10 +105,7 @@ impl Reloader {
         for key in &applied {
             diff::copy(key, &wanted, effective);
         }
-        Ok(Reloaded {
-            applied,
-            needs_restart,
-        })
+        Ok(Reloaded { applied, needs_restart })
     }
 }
 
