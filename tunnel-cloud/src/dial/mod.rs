@@ -1,13 +1,11 @@
 //! From a caller's wish to a stream: name, policy, session, edge. The first that says no is the answer.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+mod route;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
+use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Protocol, Reason, Refusal, Target, Verdict, Zone};
 use tunnel_proto::Open;
 
 use crate::{
@@ -53,8 +51,9 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let may = |node: &NodeName, target: &Target| self.verdict(principal, node, target).is_allowed();
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
@@ -62,16 +61,7 @@ impl Dial for Gateway {
             principal, destination, ..
         } = &request;
         // Rights come before the directory, so that names cannot be tried out without any.
-        let unknown = Labels::default();
-        let verdict = self.directory.read(|all| {
-            self.policy.decide(&Ask {
-                principal,
-                node: &destination.node,
-                labels: all.by_name(&destination.node).map_or(&unknown, |node| &node.labels),
-                target: &destination.target,
-            })
-        });
-        if let Verdict::Denied(_) = verdict {
+        if let Verdict::Denied(_) = self.verdict(principal, &destination.node, &destination.target) {
             let message = format!(
                 "{principal} may not reach {} on {}",
                 destination.target, destination.node
@@ -104,6 +94,21 @@ impl Dial for Gateway {
             node: None,
         };
         tunnel.open(&open, DIAL_DEADLINE).await
+    }
+}
+
+impl Gateway {
+    /// What policy says.
+    fn verdict(&self, principal: &Principal, node: &NodeName, target: &Target) -> Verdict {
+        let unknown = Labels::default();
+        self.directory.read(|all| {
+            self.policy.decide(&Ask {
+                principal,
+                node,
+                labels: all.by_name(node).map_or(&unknown, |node| &node.labels),
+                target,
+            })
+        })
     }
 }
 
