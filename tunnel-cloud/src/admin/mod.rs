@@ -6,6 +6,7 @@
 pub mod api;
 mod error;
 mod nodes;
+mod routes;
 mod status;
 mod tokens;
 mod users;
@@ -58,6 +59,9 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/labels", patch(nodes::label))
         .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/approve", post(routes::approve))
+        .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
         .route("/v1/status", get(status::status))

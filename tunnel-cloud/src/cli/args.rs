@@ -7,7 +7,7 @@ use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Subnet, UserName, Zone};
 
 /// The gateway: edges dial out to it, operators reach the edges through it
 #[derive(Debug, Parser)]
@@ -56,6 +56,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: NodesCommand,
+    },
+    /// Routes, by which addresses lead to nodes
+    Routes {
+        /// What to do
+        #[command(subcommand)]
+        command: RoutesCommand,
     },
     /// Users, the people and programs that reach nodes
     Users {
@@ -172,6 +178,29 @@ pub enum NodesCommand {
     Revoke {
         /// Its name
         node: String,
+    },
+}
+
+/// The commands for routes.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// List what nodes advertise and what is approved
+    Ls,
+    /// Let addresses of a subnet lead to a node, for as long as it advertises that subnet
+    Approve {
+        /// The node's name
+        node: String,
+        /// The subnet, as the node advertises it
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+    /// Take an approval back
+    Revoke {
+        /// The node's name
+        node: String,
+        /// The subnet
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
     },
 }
 

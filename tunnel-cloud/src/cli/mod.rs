@@ -9,6 +9,7 @@ mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod routes;
 mod serve;
 mod status;
 mod tokens;
@@ -22,7 +23,7 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, RoutesCommand, TokenArgs, TokenCommand, UsersCommand};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -39,6 +40,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config { command } => config(command, &load, format),
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,

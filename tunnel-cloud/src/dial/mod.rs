@@ -6,6 +6,7 @@
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `stream` | an open stream, which keeps to all of this |
+//! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod bucket;
@@ -14,11 +15,12 @@ pub mod grants;
 mod limits;
 mod metrics;
 mod rights;
+mod route;
 mod stream;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -30,7 +32,8 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Reason, Refusal, RouteError, Rule, UserName, Verdict, Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName, Verdict,
+    Zone,
 };
 use tunnel_proto::Open;
 
@@ -145,7 +148,10 @@ impl Gateway {
             };
             open.into_iter().filter(lost).collect::<Vec<_>>()
         });
-        let cut = |grant: &&Arc<Grant>| self.grants.cut(grant, rights::denied(&grant.principal, &grant.destination));
+        let cut = |grant: &&Arc<Grant>| {
+            self.grants
+                .cut(grant, rights::denied(&grant.principal, &grant.destination))
+        };
         lost.iter().filter(cut).count()
     }
 
@@ -259,8 +265,18 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let policy = self.rights.policy();
+        let may = |node: &NodeName, target: &Target| {
+            let destination = Destination {
+                node: node.clone(),
+                target: target.clone(),
+            };
+            self.directory
+                .read(|all| rights::judge(&policy, all, principal, &destination))
+                .is_allowed()
+        };
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
