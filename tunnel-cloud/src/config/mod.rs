@@ -16,7 +16,9 @@ use tunnel_daemon::{
 use tunnel_identity::JoinToken;
 use tunnel_model::{GatewayAddr, Zone};
 
-pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
+use crate::audit::{AuditConfig, AuditOutput};
+
+pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
 }
 
 /// Where a gateway listens.
@@ -76,7 +80,19 @@ impl Config {
             let hint = "use a loopback address such as 127.0.0.1:7090".to_owned();
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
+        if !raw.audit.outputs.contains(&AuditOutput::File) {
+            let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
+            return Err(source
+                .invalid("audit.outputs", "\"file\" is missing")
+                .with_hint(Some(hint)));
+        }
         Ok(Self {
+            audit: AuditConfig {
+                path: base.join(raw.audit.path.unwrap_or_else(|| state.join("audit"))),
+                max_mib: raw.audit.max_mib.get(),
+                keep: raw.audit.keep.get(),
+                outputs: raw.audit.outputs,
+            },
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
             zone: raw.zone,
@@ -122,6 +138,12 @@ mod tests {
         nodes = 20000
         streams_per_node = 1024
         proxy_connections = 16384
+
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
         "#);
     }
 

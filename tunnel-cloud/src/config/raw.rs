@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
 use tunnel_model::{GatewayAddr, Zone};
 
+use crate::audit::AuditOutput;
+
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,9 @@ pub struct RawConfig {
     /// What the gateway allows itself and others
     #[serde(default)]
     pub limits: RawLimits,
+    /// The audit log
+    #[serde(default)]
+    pub audit: RawAudit,
 }
 
 /// The table `listen`.
@@ -88,6 +93,32 @@ impl Default for RawLimits {
             streams_per_node: limit(1024),
             proxy_connections: limit(16_384),
             memory_mib: None,
+        }
+    }
+}
+
+/// The table `audit`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAudit {
+    /// The log's directory; audit in the state directory unless set
+    pub path: Option<PathBuf>,
+    /// The size of a file at which the next is begun, in MiB
+    pub max_mib: NonZeroU32,
+    /// How many files are kept, the newest included
+    pub keep: NonZeroU32,
+    /// Where records go; "file" is always among them
+    pub outputs: Vec<AuditOutput>,
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Self {
+            path: None,
+            max_mib: number(64),
+            keep: number(16),
+            outputs: vec![AuditOutput::File],
         }
     }
 }
