@@ -9,6 +9,8 @@ use tunnel_daemon::{
 };
 use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Subnet, UserName, Zone};
 
+use crate::audit::chain::RecordHash;
+
 /// The gateway: edges dial out to it, operators reach the edges through it
 #[derive(Debug, Parser)]
 #[command(name = "tunnel-cloud", version, max_term_width = 110, disable_help_subcommand = true)]
@@ -78,6 +80,12 @@ pub enum Command {
         /// How many
         #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
+    },
+    /// The audit log: who reached what, who joined, what administrators did
+    Audit {
+        /// What to do
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Copy the store to a new file, while the gateway works; keep a copy of the keys in STATE/keys too, once
     Backup {
@@ -222,6 +230,32 @@ pub enum UsersCommand {
         /// The user's name
         name: String,
     },
+}
+
+/// The commands for the audit log. They read its files, whether a gateway runs or not.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the last records
+    Tail {
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_name = "N")]
+        number: usize,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check that the log is as it was written, and print its head
+    Verify(VerifyArgs),
+}
+
+/// The arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The files, the oldest first; those of the configuration unless given
+    pub files: Vec<PathBuf>,
+    /// The head that an earlier `verify` printed: its record must still be there
+    #[arg(long, value_name = "HASH")]
+    pub expect: Option<RecordHash>,
 }
 
 /// One change of a label.

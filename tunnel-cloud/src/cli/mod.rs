@@ -4,6 +4,7 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod audit;
 mod gateway;
 mod init;
 mod lab;
@@ -23,7 +24,9 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, RoutesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{
+    AuditCommand, Cli, Command, InitArgs, LabArgs, NodesCommand, RoutesCommand, TokenArgs, TokenCommand, UsersCommand,
+};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -45,6 +48,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),
     }
 }

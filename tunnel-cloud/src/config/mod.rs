@@ -18,9 +18,10 @@ use tunnel_daemon::{
 use tunnel_identity::JoinToken;
 use tunnel_model::{GatewayAddr, Rule, Zone};
 
+use crate::audit::{AuditConfig, AuditOutput};
 pub use addresses::Addresses;
 pub use forward::{Forward, RawForward, parse_target};
-pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
+pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,6 +46,8 @@ pub struct Config {
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
 }
 
 /// Where a gateway listens.
@@ -91,7 +94,19 @@ impl Config {
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
         let forward = forwards(raw.forward, source)?;
+        if !raw.audit.outputs.contains(&AuditOutput::File) {
+            let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
+            return Err(source
+                .invalid("audit.outputs", "\"file\" is missing")
+                .with_hint(Some(hint)));
+        }
         Ok(Self {
+            audit: AuditConfig {
+                path: base.join(raw.audit.path.unwrap_or_else(|| state.join("audit"))),
+                max_mib: raw.audit.max_mib.get(),
+                keep: raw.audit.keep.get(),
+                outputs: raw.audit.outputs,
+            },
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
             zone: raw.zone,
@@ -162,6 +177,12 @@ mod tests {
         streams_per_principal = 8192
         principal_opens_per_second = 5000
         node_opens_per_second = 5000
+
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
         "#);
     }
 

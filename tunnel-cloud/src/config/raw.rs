@@ -12,6 +12,7 @@ use tunnel_daemon::logs::LogConfig;
 use tunnel_model::{GatewayAddr, Rule, Zone};
 
 use super::{addresses::Addresses, forward::RawForward};
+use crate::audit::AuditOutput;
 
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -42,6 +43,9 @@ pub struct RawConfig {
     /// Who may reach what; nobody reaches anything without a rule
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,
+    /// The audit log
+    #[serde(default)]
+    pub audit: RawAudit,
 }
 
 /// The table `listen`.
@@ -119,6 +123,32 @@ impl Default for RawLimits {
             principal_bytes_per_second: None,
             node_bytes_per_second: None,
             memory_mib: None,
+        }
+    }
+}
+
+/// The table `audit`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAudit {
+    /// The log's directory; audit in the state directory unless set
+    pub path: Option<PathBuf>,
+    /// The size of a file at which the next is begun, in MiB
+    pub max_mib: NonZeroU32,
+    /// How many files are kept, the newest included
+    pub keep: NonZeroU32,
+    /// Where records go; "file" is always among them
+    pub outputs: Vec<AuditOutput>,
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Self {
+            path: None,
+            max_mib: number(64),
+            keep: number(16),
+            outputs: vec![AuditOutput::File],
         }
     }
 }
