@@ -4,12 +4,14 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod audit;
 mod gateway;
 mod init;
 mod lab;
 mod nodes;
 mod ping;
 mod rights;
+mod routes;
 mod serve;
 mod status;
 mod streams;
@@ -26,8 +28,8 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, StreamsCommand, TokenArgs, TokenCommand,
-    UsersCommand,
+    AuditCommand, Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
+    StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
 
@@ -45,6 +47,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config { command } => config(command, &load, format),
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Policy { command } => rights::policy(command, &Gateway::find(load()?).await?, format).await,
         Command::Explain { destination, subject } => {
@@ -56,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),
     }
 }

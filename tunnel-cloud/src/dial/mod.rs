@@ -6,6 +6,7 @@
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `stream` | an open stream, which keeps to all of this |
+//! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod bucket;
@@ -14,11 +15,12 @@ pub mod grants;
 mod limits;
 mod metrics;
 mod rights;
+mod route;
 mod stream;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -30,7 +32,8 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Reason, Refusal, RouteError, Rule, UserName, Verdict, Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName, Verdict,
+    Zone,
 };
 use tunnel_proto::Open;
 
@@ -117,14 +120,17 @@ impl Gateway {
     /// What the policy says about whoever asks, and the rule that allows it.
     pub fn judge(&self, principal: &Principal, destination: &Destination) -> (Verdict, Option<Rule>) {
         let policy = self.rights.policy();
-        let verdict = self
-            .directory
-            .read(|all| rights::judge(&policy, all, principal, destination));
+        let verdict = self.verdict(&policy, principal, destination);
         let rule = match verdict {
             Verdict::Allowed { rule } => policy.rules().get(rule).cloned(),
             Verdict::Denied(_) => None,
         };
         (verdict, rule)
+    }
+
+    fn verdict(&self, policy: &Policy, principal: &Principal, destination: &Destination) -> Verdict {
+        self.directory
+            .read(|all| rights::judge(policy, all, principal, destination))
     }
 
     /// Judges every open stream again, once policy, a user or a node's labels have changed; cuts those that would not be
@@ -175,8 +181,10 @@ impl Gateway {
         let found = find()?;
         let lease = self.grants.enter(request, room);
         if self.rights.changes() != before {
-            // Whoever changed them may have gone through the table before this stream was in it.
-            self.may(request)?;
+            // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
+            // out before as well.
+            let message = "rights have changed this very moment; try again";
+            return Err(Refusal::new(Reason::Overloaded, message));
         }
         debug!(
             stream = lease.grant().id,
@@ -192,7 +200,7 @@ impl Gateway {
     }
 
     fn may(&self, request: &DialRequest) -> Result<(), Refusal> {
-        match self.judge(&request.principal, &request.destination).0 {
+        match self.verdict(&self.rights.policy(), &request.principal, &request.destination) {
             Verdict::Allowed { .. } => Ok(()),
             Verdict::Denied(denial) => {
                 self.metrics.denied(denial);
@@ -262,8 +270,16 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let policy = self.rights.policy();
+        let may = |node: &NodeName, target: &Target| {
+            let destination = Destination {
+                node: node.clone(),
+                target: target.clone(),
+            };
+            self.verdict(&policy, principal, &destination).is_allowed()
+        };
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
