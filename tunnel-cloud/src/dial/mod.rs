@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `stream` | an open stream, which keeps to all of this |
@@ -32,8 +33,7 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName, Verdict,
-    Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
@@ -271,14 +271,7 @@ impl Dial for Gateway {
     }
 
     fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
-        let policy = self.rights.policy();
-        let may = |node: &NodeName, target: &Target| {
-            let destination = Destination {
-                node: node.clone(),
-                target: target.clone(),
-            };
-            self.verdict(&policy, principal, &destination).is_allowed()
-        };
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
         route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
