@@ -14,7 +14,7 @@ use tunnel_daemon::{
     logs::LogConfig,
 };
 use tunnel_identity::JoinToken;
-use tunnel_model::{GatewayAddr, Zone};
+use tunnel_model::{GatewayAddr, Rule, Zone};
 
 use crate::audit::{AuditConfig, AuditOutput};
 
@@ -35,10 +35,13 @@ pub struct Config {
     pub gateway: Gateway,
     /// How it logs.
     pub log: LogConfig,
-    /// What it allows itself and others.
-    pub limits: RawLimits,
     /// Where its audit log is.
     pub audit: AuditConfig,
+    /// What it allows itself and others.
+    pub limits: RawLimits,
+    /// Who may reach what.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
 }
 
 /// Where a gateway listens.
@@ -106,6 +109,7 @@ impl Config {
             },
             log: raw.log,
             limits: raw.limits,
+            rules: raw.rules,
         })
     }
 }
@@ -121,6 +125,7 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        rule = []
 
         [listen]
         public = "0.0.0.0:7000"
@@ -134,16 +139,19 @@ mod tests {
         level = "info"
         format = "text"
 
-        [limits]
-        nodes = 20000
-        streams_per_node = 1024
-        proxy_connections = 16384
-
         [audit]
         path = "/etc/tunnel/state/audit"
         max_mib = 64
         keep = 16
         outputs = ["file"]
+
+        [limits]
+        nodes = 20000
+        streams_per_node = 1024
+        proxy_connections = 16384
+        streams_per_principal = 8192
+        principal_opens_per_second = 5000
+        node_opens_per_second = 5000
         "#);
     }
 
@@ -151,6 +159,23 @@ mod tests {
     fn absolute_paths_stay() {
         let config = read("state = \"/s\"\nadmin = \"/run/a.sock\"\ngateway.advertise = [\"a:1\"]\n").unwrap();
         assert_eq!((config.state, config.admin), ("/s".into(), "/run/a.sock".into()));
+    }
+
+    #[test]
+    fn rules_are_read_in_their_order() {
+        let config = read(
+            "state = \"s\"\ngateway.advertise = [\"a:1\"]\n\
+             [[rule]]\nsubjects = [\"user:alice\", \"cidr:10.0.0.0/8\"]\nnodes = \"site=hz\"\ntargets = [\"service:web\"]\n\
+             [[rule]]\nsubjects = [\"group:ops\"]\nnodes = [\"a\", \"hz-*\"]\ntargets = [\"*\", \"udp:53\"]\n",
+        );
+        let rules: Vec<_> = config.unwrap().rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            rules,
+            [
+                "user:alice, cidr:10.0.0.0/8 -> site=hz: service:web",
+                "group:ops -> a, hz-*: *, udp:53"
+            ]
+        );
     }
 
     /// R6
@@ -173,6 +198,20 @@ mod tests {
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
         );
+        let rule = |text: &str| {
+            refused(&format!(
+                "state = \"s\"\ngateway.advertise = [\"a:1\"]\n[[rule]]\n{text}\n"
+            ))
+        };
+        insta::assert_snapshot!(
+            rule("subjects = [\"alice\"]\nnodes = \"*\"\ntargets = [\"*\"]"),
+            @r#"cloud.toml:4:13: key "rule[0].subjects[0]": "alice" is not a subject: it does not say of what kind it is; write user:NAME, group:NAME, cidr:SUBNET, node:NAME or node:KEY=VALUE"#
+        );
+        insta::assert_snapshot!(
+            rule("subjects = [\"user:a\"]\nnodes = \"site=\"\ntargets = [\"*\", \"tcp:0\"]"),
+            @r#"cloud.toml:6:17: key "rule[0].targets[1]": "tcp:0" is no target of a rule: its port is not a number from 1 to 65535; write *, tcp:PORTS, udp:PORTS, service:NAME, SUBNET or tcp:SUBNET:PORTS"#
+        );
+        insta::assert_snapshot!(rule("subjects = [\"user:a\"]\nnodes = \"*\"\ntargets = []"), @r#"cloud.toml:6:11: key "rule[0].targets": the list `targets` is empty, so the rule would never allow anything; name at least one"#);
     }
 
     fn read(text: &str) -> Result<Config, ConfigError> {
