@@ -15,7 +15,7 @@ pub(super) async fn test(State(app): State<AppState>, body: Bytes) -> Answer<Dec
     let principal = principal(&app, &question.subject)?;
     let (verdict, rule) = match &app.gateway {
         Some(gateway) => {
-            let destination = gateway.destination(&principal, &question.destination);
+            let destination = gateway.destination(&question.destination);
             gateway.judge(
                 &principal,
                 &destination.map_err(|refusal| bad_request(refusal.message))?,
