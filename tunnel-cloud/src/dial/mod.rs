@@ -7,7 +7,7 @@ use std::{
 };
 
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
+use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Protocol, Reason, Refusal, RouteError, Verdict, Zone};
 use tunnel_proto::Open;
 
 use crate::{
@@ -98,6 +98,7 @@ impl Dial for Gateway {
         }
         let open = Open {
             target: destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: principal.to_string(),
