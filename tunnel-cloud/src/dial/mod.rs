@@ -257,6 +257,7 @@ impl Gateway {
     ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
