@@ -5,6 +5,7 @@
 
 pub mod api;
 mod error;
+mod forwards;
 mod nodes;
 mod status;
 mod tokens;
@@ -23,6 +24,7 @@ use tunnel_model::{NodeId, Reason, Refusal};
 use crate::{config::Config, state::State};
 
 pub use error::{ApiError, exit_of};
+pub use forwards::OpenForward;
 
 /// What the API asks of the live sessions with nodes.
 #[async_trait]
@@ -32,6 +34,9 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Ends the session of a node, if it has one, and tells it why. Does not wait for the end.
     fn disconnect(&self, node: NodeId, why: Reason);
+
+    /// Opens a forward, until what it returns is dropped.
+    fn forward(&self, wanted: &api::CreateForward) -> Result<OpenForward, CliError>;
 
     /// How things are.
     fn status(&self) -> api::GatewayStatus;
@@ -60,6 +65,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
+        .route("/v1/forwards", post(forwards::open))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
@@ -76,13 +82,15 @@ async fn unknown() -> ApiError {
     .into()
 }
 
+/// What needs a running gateway was asked of none.
+pub(crate) fn not_running() -> CliError {
+    CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
+        .with_hint("start it with `tunnel-cloud serve`")
+}
+
 impl AppState {
     fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
-        self.sessions.as_deref().ok_or_else(|| {
-            CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
-                .with_hint("start it with `tunnel-cloud serve`")
-                .into()
-        })
+        self.sessions.as_deref().ok_or_else(|| not_running().into())
     }
 
     fn disconnect(&self, node: NodeId, why: Reason) {

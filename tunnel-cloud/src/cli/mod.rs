@@ -4,6 +4,7 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod forward;
 mod gateway;
 mod init;
 mod lab;
@@ -22,7 +23,7 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{Cli, Command, ForwardArgs, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
+        Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
         Command::Generate(generate) => generate.run(Cli::command()),
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
+use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, UserName, Verdict, Zone};
 use tunnel_proto::Open;
 
 use crate::{
@@ -47,6 +47,13 @@ impl Dial for Gateway {
             Refusal::new(Reason::Unauthenticated, message)
         })?;
         Ok(self.users.authenticate(&credential)?.at(client.ip()))
+    }
+
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
     }
 
     fn zone(&self) -> &Zone {
