@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dial;

@@ -7,6 +7,7 @@ pub mod api;
 mod error;
 mod forwards;
 mod nodes;
+mod routes;
 mod status;
 mod tokens;
 mod users;
@@ -63,6 +64,9 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/labels", patch(nodes::label))
         .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/approve", post(routes::approve))
+        .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
         .route("/v1/forwards", post(forwards::open))

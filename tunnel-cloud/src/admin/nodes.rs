@@ -100,7 +100,7 @@ pub(super) async fn ping(State(app): State<AppState>, Path(name): Path<String>) 
     }))
 }
 
-fn find(directory: &LiveDirectory, name: &str) -> Result<Node, ApiError> {
+pub(super) fn find(directory: &LiveDirectory, name: &str) -> Result<Node, ApiError> {
     // What cannot be a name is the name of no node.
     let node = name.parse::<NodeName>().ok().and_then(|name| directory.get(&name));
     node.ok_or_else(|| unknown(directory, name))
@@ -133,6 +133,7 @@ fn view(node: Node) -> NodeView {
         revoked_at: node.revoked_at.map(time),
         labels: node.record.labels,
         services: node.record.services,
+        subnets: node.record.subnets,
         agent_version: node.record.agent_version,
         enrolled_at: time(node.enrolled_at),
     }

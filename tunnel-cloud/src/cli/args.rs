@@ -7,8 +7,9 @@ use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Protocol, Target, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Protocol, Subnet, Target, UserName, Zone};
 
+use crate::audit::chain::RecordHash;
 use crate::config::parse_target;
 
 /// The gateway: edges dial out to it, operators reach the edges through it
@@ -59,6 +60,12 @@ pub enum Command {
         #[command(subcommand)]
         command: NodesCommand,
     },
+    /// Routes, by which addresses lead to nodes
+    Routes {
+        /// What to do
+        #[command(subcommand)]
+        command: RoutesCommand,
+    },
     /// Users, the people and programs that reach nodes
     Users {
         /// What to do
@@ -81,6 +88,12 @@ pub enum Command {
     /// they are: whoever may open the admin socket is an administrator. When the command ends, the port is closed and
     /// what runs through it is cut.
     Forward(ForwardArgs),
+    /// The audit log: who reached what, who joined, what administrators did
+    Audit {
+        /// What to do
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Copy the store to a new file, while the gateway works; keep a copy of the keys in STATE/keys too, once
     Backup {
         /// The file to write
@@ -221,6 +234,29 @@ pub enum NodesCommand {
     },
 }
 
+/// The commands for routes.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// List what nodes advertise and what is approved
+    Ls,
+    /// Let addresses of a subnet lead to a node, for as long as it advertises that subnet
+    Approve {
+        /// The node's name
+        node: String,
+        /// The subnet, as the node advertises it
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+    /// Take an approval back
+    Revoke {
+        /// The node's name
+        node: String,
+        /// The subnet
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+}
+
 /// The commands for users.
 #[derive(Debug, Subcommand)]
 pub enum UsersCommand {
@@ -239,6 +275,32 @@ pub enum UsersCommand {
         /// The user's name
         name: String,
     },
+}
+
+/// The commands for the audit log. They read its files, whether a gateway runs or not.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the last records
+    Tail {
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_name = "N")]
+        number: usize,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check that the log is as it was written, and print its head
+    Verify(VerifyArgs),
+}
+
+/// The arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The files, the oldest first; those of the configuration unless given
+    pub files: Vec<PathBuf>,
+    /// The head that an earlier `verify` printed: its record must still be there
+    #[arg(long, value_name = "HASH")]
+    pub expect: Option<RecordHash>,
 }
 
 /// One change of a label.

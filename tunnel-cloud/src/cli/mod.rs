@@ -4,12 +4,14 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod audit;
 mod forward;
 mod gateway;
 mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod routes;
 mod serve;
 mod status;
 mod tokens;
@@ -23,7 +25,10 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, ForwardArgs, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{
+    AuditCommand, Cli, Command, ForwardArgs, InitArgs, LabArgs, NodesCommand, RoutesCommand, TokenArgs, TokenCommand,
+    UsersCommand,
+};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -40,11 +45,13 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config { command } => config(command, &load, format),
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),
     }
 }

@@ -16,11 +16,12 @@ use tunnel_daemon::{
     logs::LogConfig,
 };
 use tunnel_identity::JoinToken;
-use tunnel_model::{GatewayAddr, Zone};
+use tunnel_model::{GatewayAddr, Rule, Zone};
 
+use crate::audit::{AuditConfig, AuditOutput};
 pub use addresses::Addresses;
 pub use forward::{Forward, RawForward, parse_target};
-pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
+pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +43,11 @@ pub struct Config {
     pub log: LogConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Who may reach what.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
 }
 
 /// Where a gateway listens.
@@ -88,7 +94,19 @@ impl Config {
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
         let forward = forwards(raw.forward, source)?;
+        if !raw.audit.outputs.contains(&AuditOutput::File) {
+            let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
+            return Err(source
+                .invalid("audit.outputs", "\"file\" is missing")
+                .with_hint(Some(hint)));
+        }
         Ok(Self {
+            audit: AuditConfig {
+                path: base.join(raw.audit.path.unwrap_or_else(|| state.join("audit"))),
+                max_mib: raw.audit.max_mib.get(),
+                keep: raw.audit.keep.get(),
+                outputs: raw.audit.outputs,
+            },
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
             zone: raw.zone,
@@ -105,6 +123,7 @@ impl Config {
             forward,
             log: raw.log,
             limits: raw.limits,
+            rules: raw.rules,
         })
     }
 }
@@ -135,6 +154,7 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        rule = []
 
         [listen]
         public = "0.0.0.0:7000"
@@ -154,6 +174,15 @@ mod tests {
         nodes = 20000
         streams_per_node = 1024
         proxy_connections = 16384
+        streams_per_principal = 8192
+        principal_opens_per_second = 5000
+        node_opens_per_second = 5000
+
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
         "#);
     }
 
@@ -161,6 +190,23 @@ mod tests {
     fn absolute_paths_stay() {
         let config = read("state = \"/s\"\nadmin = \"/run/a.sock\"\ngateway.advertise = [\"a:1\"]\n").unwrap();
         assert_eq!((config.state, config.admin), ("/s".into(), "/run/a.sock".into()));
+    }
+
+    #[test]
+    fn rules_are_read_in_their_order() {
+        let config = read(
+            "state = \"s\"\ngateway.advertise = [\"a:1\"]\n\
+             [[rule]]\nsubjects = [\"user:alice\", \"cidr:10.0.0.0/8\"]\nnodes = \"site=hz\"\ntargets = [\"service:web\"]\n\
+             [[rule]]\nsubjects = [\"group:ops\"]\nnodes = [\"a\", \"hz-*\"]\ntargets = [\"*\", \"udp:53\"]\n",
+        );
+        let rules: Vec<_> = config.unwrap().rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            rules,
+            [
+                "user:alice, cidr:10.0.0.0/8 -> site=hz: service:web",
+                "group:ops -> a, hz-*: *, udp:53"
+            ]
+        );
     }
 
     #[test]
@@ -225,6 +271,20 @@ mod tests {
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
         );
+        let rule = |text: &str| {
+            refused(&format!(
+                "state = \"s\"\ngateway.advertise = [\"a:1\"]\n[[rule]]\n{text}\n"
+            ))
+        };
+        insta::assert_snapshot!(
+            rule("subjects = [\"alice\"]\nnodes = \"*\"\ntargets = [\"*\"]"),
+            @r#"cloud.toml:4:13: key "rule[0].subjects[0]": "alice" is not a subject: it does not say of what kind it is; write user:NAME, group:NAME, cidr:SUBNET, node:NAME or node:KEY=VALUE"#
+        );
+        insta::assert_snapshot!(
+            rule("subjects = [\"user:a\"]\nnodes = \"site=\"\ntargets = [\"*\", \"tcp:0\"]"),
+            @r#"cloud.toml:6:17: key "rule[0].targets[1]": "tcp:0" is no target of a rule: its port is not a number from 1 to 65535; write *, tcp:PORTS, udp:PORTS, service:NAME, SUBNET or tcp:SUBNET:PORTS"#
+        );
+        insta::assert_snapshot!(rule("subjects = [\"user:a\"]\nnodes = \"*\"\ntargets = []"), @r#"cloud.toml:6:11: key "rule[0].targets": the list `targets` is empty, so the rule would never allow anything; name at least one"#);
     }
 
     fn read(text: &str) -> Result<Config, ConfigError> {

@@ -8,6 +8,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tracing::warn;
 use tunnel_carrier::quic::{self, Server};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
@@ -20,13 +21,13 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, Rule, SessionId};
+use tunnel_model::SessionId;
 
 use self::{sessions::LiveSessions, ways::Ways};
 use crate::{
     admin::{self, AppState, api::Listening},
     config::Config,
-    dial::Gateway,
+    dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
@@ -106,17 +107,17 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         memory: memory.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
-    let gateway = Gateway {
-        zone: config.zone.clone(),
-        users: Arc::clone(&state.users),
-        policy: Policy::compile([Rule::for_admins()]),
-        directory: Arc::clone(&state.directory),
-        registry: Arc::clone(&registry),
-        streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
+    if config.rules.is_empty() {
+        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
+    }
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Arc::clone(&registry),
         memory,
-    };
+        DialMetrics::new(&metrics),
+    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
-    let gateway = Arc::new(gateway);
     let ways = Ways {
         gateway: Arc::downgrade(&gateway),
         connections,

@@ -24,6 +24,8 @@ pub enum Way {
     Sni,
     /// A port that always leads to the same target.
     Forward,
+    /// An administrator's `explain`.
+    Explain,
 }
 
 impl Way {
@@ -37,6 +39,7 @@ impl Way {
             Self::Host => "host",
             Self::Sni => "sni",
             Self::Forward => "forward",
+            Self::Explain => "explain",
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use tunnel_cloud::ingress::{Door, Way};
-use tunnel_model::{Principal, Reason};
+use tunnel_model::{Host, HostPort, Principal, Reason, is_local};
 
 use crate::{
     caller::{Caller, Message},
     proxy::{ALICE, BOB, Proxy},
+    spellings::{SPELLINGS, Verdict},
 };
 
 const OFFER: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";
@@ -214,6 +215,45 @@ async fn n9_a_cut_answer_does_not_look_whole_where_host_decides() {
         caller.exactly(7).await.unwrap();
         end.reset();
         caller.assert_reset().await;
+    }
+}
+
+/// B14: with routes to everything approved, what is dialled is the address that `Host` spells, or a node of that name.
+#[tokio::test]
+async fn b14_no_host_is_read_as_another_address_than_it_spells() {
+    let proxy = Proxy::door(Door::Http).await;
+    proxy.everything_routed();
+    for &(spelling, verdict) in SPELLINGS {
+        let before = proxy.dials().len();
+        let mut caller = proxy.caller().await;
+        caller
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: {spelling}\r\nConnection: close\r\n\r\n"
+            ))
+            .await;
+        let said = caller.message().await.unwrap().status();
+        let dialled = proxy.dials().get(before).map(|dial| dial.destination.to_string());
+        match verdict {
+            Verdict::Is(ip, port) if !is_local(ip.parse().unwrap()) => {
+                let target = HostPort::from_ip(ip.parse().unwrap(), port);
+                assert_eq!(dialled, Some(format!("edge1:tcp:{target}")), "{spelling:?}");
+            }
+            Verdict::Ours(_) => {
+                let named = Host::parse(spelling, &"edge.test".parse().unwrap());
+                let Ok(Host::Named(destination)) = named else {
+                    assert_eq!(dialled, None, "{spelling:?}");
+                    continue;
+                };
+                assert!(
+                    dialled.is_none() || dialled == Some(destination.to_string()),
+                    "{spelling:?}"
+                );
+            }
+            Verdict::Is(..) | Verdict::No => {
+                assert_eq!(dialled, None, "{spelling:?}");
+                assert!(matches!(said, 400 | 403), "{spelling:?}: {said}");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -23,7 +23,7 @@ use tunnel_daemon::{
     metrics::Metrics,
     shutdown::Tasks,
 };
-use tunnel_model::{NodeName, Principal, Reason, Refusal, UserName, Zone};
+use tunnel_model::{NodeName, Principal, Protocol, Reason, Refusal, RouteTable, UserName, Zone};
 
 use crate::{caller::Caller, target::Target};
 
@@ -95,8 +95,21 @@ impl Proxy {
         target
     }
 
+    /// Makes a node a way to a subnet.
+    pub(crate) fn route(&self, subnet: &str, node: &str) {
+        let mut routes = self.gateway.routes.lock().unwrap();
+        assert!(routes.insert(subnet.parse().unwrap(), &node.parse().unwrap()));
+    }
+
     pub(crate) async fn caller(&self) -> Caller {
         Caller::new(TcpStream::connect(self.addr).await.unwrap())
+    }
+
+    /// Leads every address to `edge1`, those that belong to a machine or a link too.
+    pub(crate) fn everything_routed(&self) {
+        for subnet in ["0.0.0.0/0", "::/0", "169.254.0.0/16", "127.0.0.0/8", "fe80::/10"] {
+            self.route(subnet, "edge1");
+        }
     }
 
     /// What was dialled so far.
@@ -111,6 +124,7 @@ impl Proxy {
 pub(crate) struct Direct {
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
+    routes: Mutex<RouteTable>,
     dials: Mutex<Vec<DialRequest>>,
     /// Callers without a credential are known by their addresses.
     pub(crate) trusting: AtomicBool,
@@ -126,6 +140,7 @@ impl Direct {
         Self {
             zone: "edge.test".parse().unwrap(),
             nodes: Mutex::default(),
+            routes: Mutex::default(),
             dials: Mutex::default(),
             trusting: AtomicBool::new(false),
             waiting: Notify::new(),
@@ -162,8 +177,10 @@ impl Dial for Direct {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, format!("no route leads to {ip}")))
+    fn route(&self, _: &Principal, _: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let routes = self.routes.lock().unwrap();
+        let found = routes.lookup(address.ip()).cloned();
+        found.map_err(|error| Refusal::new(Reason::Denied, error.to_string()))
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Direction, Refusal> {

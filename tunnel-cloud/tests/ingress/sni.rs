@@ -10,9 +10,12 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, pki_ty
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tunnel_cloud::ingress::{Door, Limits, Way};
-use tunnel_model::{Principal, Reason};
+use tunnel_model::{Host, Principal, Reason};
 
-use crate::proxy::Proxy;
+use crate::{
+    proxy::Proxy,
+    spellings::{SPELLINGS, Verdict},
+};
 
 const PORT: u16 = 10250;
 
@@ -161,6 +164,56 @@ async fn n9_a_cut_does_not_look_like_an_end_through_sni() {
     end.exactly(hello.len()).await.unwrap();
     caller.reset();
     end.assert_reset().await;
+}
+
+/// B14: no address is a server name, however it is spelled and whatever is routed; what is dialled is a node of that name.
+#[tokio::test]
+async fn b14_no_server_name_is_read_as_an_address() {
+    let proxy = door().await;
+    proxy.everything_routed();
+    for &(spelling, verdict) in SPELLINGS {
+        let host = spelling.rsplit_once(':').map_or(spelling, |(host, _)| host);
+        for name in [host, spelling] {
+            let before = proxy.dials().len();
+            let mut caller = proxy.caller().await;
+            caller.send(hello_naming(name)).await;
+            let said = caller.until_end().await.unwrap();
+            assert_eq!(said.len(), 7, "{name:?}");
+            let dialled = proxy.dials().get(before).map(|dial| dial.destination.to_string());
+            let named = Host::new(name, PORT, &"edge.test".parse().unwrap());
+            match named {
+                Ok(Host::Named(destination)) if matches!(verdict, Verdict::Ours(_)) => {
+                    assert!(
+                        dialled.is_none() || dialled == Some(destination.to_string()),
+                        "{name:?}"
+                    );
+                }
+                _ => {
+                    assert_eq!(dialled, None, "{name:?}");
+                    assert!(matches!(said[6], 112 | 50), "{name:?}: {said:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A ClientHello with a server name that no library would send.
+fn hello_naming(name: &str) -> Vec<u8> {
+    let prefixed = |len: usize, content: &[u8]| {
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&length[4 - len..], content].concat()
+    };
+    let entry = [&[0][..], &prefixed(2, name.as_bytes())].concat();
+    let extension = [&[0, 0][..], &prefixed(2, &prefixed(2, &entry))].concat();
+    let body = [
+        &[3, 3][..],
+        &[7; 32],
+        &[0, 0, 2, 0x13, 1, 1, 0],
+        &prefixed(2, &extension),
+    ]
+    .concat();
+    let message = [&[1][..], &prefixed(3, &body)].concat();
+    [&[22, 3, 1][..], &prefixed(2, &message)].concat()
 }
 
 async fn door() -> Proxy {

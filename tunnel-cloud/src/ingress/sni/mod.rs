@@ -106,7 +106,7 @@ async fn admit<D: Dial>(session: &Session<D>, name: &str, port: u16) -> Result<(
         Reason::Denied => Refusal::new(Reason::UnknownNode, refusal.message),
         _ => refusal,
     };
-    let destination = session.destination(name, port).map_err(denied_is_unknown)?;
+    let destination = session.destination(&principal, name, port).map_err(denied_is_unknown)?;
     Ok((principal, destination))
 }
 
