@@ -298,6 +298,13 @@ impl Dial for Gateway {
         }
     }
 
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
+    }
+
     fn zone(&self) -> &Zone {
         &self.zone
     }
