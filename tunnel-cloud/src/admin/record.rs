@@ -52,7 +52,12 @@ const SAID: [&str; 16] = [
 ];
 
 /// Records a request that changes something, before its answer leaves.
-pub(super) async fn record(State(app): State<AppState>, params: RawPathParams, request: Request, next: Next) -> Response {
+pub(super) async fn record(
+    State(app): State<AppState>,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
     let audit = Arc::clone(&app.state.audit);
     let act = request
         .extensions()
@@ -109,9 +114,10 @@ impl Pending {
         };
         // What was made got its id only now; what was asked for by name has one in the request.
         let named = |key| act.detail.get(key).or_else(|| answer.get(key)).and_then(Value::as_str);
-        act.object = act.object.take().or_else(|| {
-            ["id", "name", "node"].into_iter().find_map(named).map(str::to_owned)
-        });
+        act.object = act
+            .object
+            .take()
+            .or_else(|| ["id", "name", "node"].into_iter().find_map(named).map(str::to_owned));
         self.audit.note_durably(Event::Admin(act)).await;
     }
 }
@@ -153,7 +159,9 @@ fn act_of(method: &Method, pattern: &str) -> Option<String> {
 }
 
 fn is_grant(act: &str) -> bool {
-    ["-approve", "-certificates", "-create"].iter().any(|verb| act.ends_with(verb))
+    ["-approve", "-certificates", "-create"]
+        .iter()
+        .any(|verb| act.ends_with(verb))
 }
 
 /// What a request says that is no secret.
@@ -202,9 +210,15 @@ mod tests {
     #[test]
     fn what_may_be_a_secret_is_not_recorded_and_neither_is_a_book() {
         let body = br#"{"name":"alice","secret":"tu_x","password":"p","groups":["ops"],"node":null}"#;
-        assert_eq!(Value::from(said(body)), serde_json::json!({"name": "alice", "groups": ["ops"]}));
+        assert_eq!(
+            Value::from(said(body)),
+            serde_json::json!({"name": "alice", "groups": ["ops"]})
+        );
         let long = serde_json::json!({"name": "x".repeat(5000)}).to_string();
-        assert_eq!(Value::from(said(long.as_bytes())), serde_json::json!({"omitted_bytes": long.len()}));
+        assert_eq!(
+            Value::from(said(long.as_bytes())),
+            serde_json::json!({"omitted_bytes": long.len()})
+        );
         assert!(said(b"no json").is_empty());
     }
 }

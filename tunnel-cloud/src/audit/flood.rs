@@ -25,7 +25,9 @@ impl Bucket {
 
     /// Whether there is room for one more at this time.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let passed = self.filled.map_or(0.0, |then| now.saturating_duration_since(then).as_secs_f64());
+        let passed = self
+            .filled
+            .map_or(0.0, |then| now.saturating_duration_since(then).as_secs_f64());
         self.filled = Some(now);
         self.tokens = (self.tokens + passed * PER_SECOND).min(BURST);
         let has_room = self.tokens >= 1.0;

@@ -149,14 +149,21 @@ impl Log {
     /// file, and the chain's head in the one before.
     fn rotate(&mut self) -> io::Result<()> {
         let path = LogFile::in_dir(&self.dir, self.head.seq + 1).path;
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         self.file = Arc::new(file);
         self.len = 0;
         self.unsynced.files.push(Arc::clone(&self.file));
         self.unsynced.dir = Some(self.dir.clone());
         let files = files::list(&self.dir)?;
         let surplus = files.len().saturating_sub(self.size.files);
-        files.iter().take(surplus).try_for_each(|old| fs::remove_file(&old.path))
+        files
+            .iter()
+            .take(surplus)
+            .try_for_each(|old| fs::remove_file(&old.path))
     }
 }
 
@@ -165,7 +172,7 @@ fn write_once(mut file: &File, line: &[u8]) -> io::Result<()> {
     loop {
         match file.write(line) {
             Ok(written) if written == line.len() => return Ok(()),
-            Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::StorageFull, "no room for a whole record")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

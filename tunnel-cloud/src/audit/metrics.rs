@@ -26,7 +26,11 @@ struct OutputLabel {
 impl AuditMetrics {
     /// Shows them; once per process.
     pub(super) fn register(&self, metrics: &Metrics) {
-        metrics.register("audit_records", "Records written to the audit log", self.records.clone());
+        metrics.register(
+            "audit_records",
+            "Records written to the audit log",
+            self.records.clone(),
+        );
         metrics.register(
             "audit_writable",
             "Whether the audit log can be written",

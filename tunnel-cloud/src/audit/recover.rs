@@ -158,7 +158,9 @@ fn pending(dir: &Path) -> io::Result<Vec<Torn>> {
     let mut torn = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let is_torn = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"torn-"));
+        let is_torn = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"torn-"));
         if is_torn && path.extension().is_some_and(|extension| extension == PENDING) {
             torn.push(Torn::read(path)?);
         }

@@ -66,7 +66,12 @@ fn row(record: &Value) -> [String; 6] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let first = |keys: &[&str]| keys.iter().map(|key| text(key)).find(|text| !text.is_empty()).unwrap_or_default();
+    let first = |keys: &[&str]| {
+        keys.iter()
+            .map(|key| text(key))
+            .find(|text| !text.is_empty())
+            .unwrap_or_default()
+    };
     let who = match text("uid") {
         uid if uid.is_empty() => first(&["principal", "client"]),
         uid => format!("uid:{uid}"),
@@ -79,7 +84,10 @@ fn row(record: &Value) -> [String; 6] {
             act => format!("{act} {}", text("object")),
         },
     };
-    let more = match record["bytes_to_target"].as_u64().zip(record["bytes_to_caller"].as_u64()) {
+    let more = match record["bytes_to_target"]
+        .as_u64()
+        .zip(record["bytes_to_caller"].as_u64())
+    {
         Some((there, back)) => format!("{there} B there, {back} B back, {} ms", text("duration_ms")),
         None => first(&["detail", "way", "serial", "version"]),
     };
@@ -87,7 +95,14 @@ fn row(record: &Value) -> [String; 6] {
         event if event.is_empty() => "unreadable".to_owned(),
         event => event,
     };
-    [text("time"), event, who, what.trim_end().to_owned(), first(&["result", "reason"]), more]
+    [
+        text("time"),
+        event,
+        who,
+        what.trim_end().to_owned(),
+        first(&["result", "reason"]),
+        more,
+    ]
 }
 
 fn check(dir: &Path, args: &VerifyArgs, format: OutputFormat) -> Result<(), CliError> {
@@ -101,7 +116,10 @@ fn check(dir: &Path, args: &VerifyArgs, format: OutputFormat) -> Result<(), CliE
         OutputFormat::Json => output::data(&output::to_json(&report)?)?,
         OutputFormat::Table => output::data(&plain(&report))?,
     }
-    match u64::try_from(report.findings.len()).unwrap_or(u64::MAX).saturating_add(report.more) {
+    match u64::try_from(report.findings.len())
+        .unwrap_or(u64::MAX)
+        .saturating_add(report.more)
+    {
         0 => Ok(()),
         count => Err(CliError::new(
             Exit::Findings,

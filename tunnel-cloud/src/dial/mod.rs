@@ -153,7 +153,10 @@ impl Gateway {
             };
             open.into_iter().filter(lost).collect::<Vec<_>>()
         });
-        let cut = |grant: &&Arc<Grant>| self.grants.cut(grant, rights::denied(&grant.principal, &grant.destination));
+        let cut = |grant: &&Arc<Grant>| {
+            self.grants
+                .cut(grant, rights::denied(&grant.principal, &grant.destination))
+        };
         lost.iter().filter(cut).count()
     }
 
@@ -180,7 +183,11 @@ impl Gateway {
         admitted
     }
 
-    fn enter<T>(&self, request: &DialRequest, find: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Lease), Refusal> {
+    fn enter<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
         let before = self.rights.changes();
         // Rights come before the directory, so that names cannot be tried out without any.
         self.may(request)?;

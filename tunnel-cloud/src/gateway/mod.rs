@@ -24,8 +24,8 @@ use tunnel_model::SessionId;
 
 use self::sessions::LiveSessions;
 use crate::{
-    audit::record::Event,
     admin::{self, AppState, api::Listening},
+    audit::record::Event,
     config::Config,
     dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},

@@ -45,7 +45,9 @@ pub(super) async fn answer(context: &Context, accepted: &Accepted) {
             let result = renew(context, accepted, &request).await;
             result.inspect_err(|refusal| {
                 let (client, why) = (from, Why::from(refusal));
-                context.audit.refusal(Refused::Node, &Event::RenewalRefused { client, why });
+                context
+                    .audit
+                    .refusal(Refused::Node, &Event::RenewalRefused { client, why });
             })
         }
         Err(error) => Err(Refusal::new(Reason::BadRequest, error.to_string())),

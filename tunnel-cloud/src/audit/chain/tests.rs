@@ -41,7 +41,9 @@ fn what_stands_in_an_event_cannot_break_the_line_or_pose_as_the_chain() {
 fn a_log_whose_oldest_files_are_gone_is_good_and_a_forged_beginning_is_not() {
     let lines = chain(&["a", "b", "c"]);
     assert_eq!(faults(&lines[1..]), []);
-    let forged = String::from_utf8(lines[0].clone()).unwrap().replace(":\"0000", ":\"1000");
+    let forged = String::from_utf8(lines[0].clone())
+        .unwrap()
+        .replace(":\"0000", ":\"1000");
     assert_eq!(faults(&[forged.into_bytes()]), [(0, Fault::Changed)]);
 }
 

@@ -3,10 +3,7 @@ use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
 use super::*;
 use crate::audit::verify::verify_dir;
 
-const SIZE: Size = Size {
-    file: 2000,
-    files: 3,
-};
+const SIZE: Size = Size { file: 2000, files: 3 };
 
 #[test]
 fn a_log_goes_on_where_it_ended() {
@@ -40,7 +37,11 @@ fn a_full_file_is_followed_by_the_next_and_the_oldest_goes() {
     }
     let files = files::list(dir.path()).unwrap();
     assert_eq!(files.len(), SIZE.files);
-    assert!(files.iter().all(|file| fs::metadata(&file.path).unwrap().len() <= SIZE.file));
+    assert!(
+        files
+            .iter()
+            .all(|file| fs::metadata(&file.path).unwrap().len() <= SIZE.file)
+    );
     let report = verify_dir(dir.path(), Some(log.head().hash)).unwrap();
     assert!(report.findings.is_empty());
     assert_eq!((report.first, report.last), (Some(files[0].first), Some(100)));
@@ -56,8 +57,12 @@ fn wherever_the_end_was_torn_the_chain_goes_on_and_nothing_is_lost() {
     }
     let path = files::list(dir.path()).unwrap().remove(0).path;
     let whole = fs::read(&path).unwrap();
-    let ends: BTreeSet<_> = (0..whole.len()).filter(|&at| whole[at] == b'\n').map(|at| at + 1).collect();
-    for cut in 0..=whole.len() {
+    let ends: BTreeSet<_> = (0..whole.len())
+        .filter(|&at| whole[at] == b'\n')
+        .map(|at| at + 1)
+        .collect();
+    // Every byte of the last record, and the beginning of the first.
+    for cut in (0..5).chain(ends.iter().rev().nth(1).copied().unwrap() - 1..=whole.len()) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(path.file_name().unwrap()), &whole[..cut]).unwrap();
         let (mut log, torn) = open(dir.path());

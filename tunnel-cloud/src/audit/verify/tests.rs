@@ -43,7 +43,10 @@ fn a_cut_end_is_found_by_its_noted_head_only() {
     log.edit(7, |text| text.lines().take(2).map(|line| format!("{line}\n")).collect());
     assert_eq!(log.found(), [""; 0]);
     let report = verify_dir(log.dir.path(), noted).unwrap();
-    assert!(report.findings[0].what.starts_with("no record has the hash"), "{report:?}");
+    assert!(
+        report.findings[0].what.starts_with("no record has the hash"),
+        "{report:?}"
+    );
     // A log that has grown since still has the record.
     let older = report.head;
     assert!(verify_dir(log.dir.path(), older).unwrap().findings.is_empty());
