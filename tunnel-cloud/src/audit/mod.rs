@@ -307,7 +307,7 @@ impl Drop for Audit {
 fn refusal(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Reason::Overloaded,
-        format!("the audit log cannot be written: {why}; the gateway's operator has to make room"),
+        format!("the audit log cannot be written: {why}; mend that at the gateway, or try again later"),
     )
 }
 

@@ -7,7 +7,7 @@ use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Subnet, UserName, Zone};
 
 use crate::audit::chain::RecordHash;
 
@@ -59,12 +59,47 @@ pub enum Command {
         #[command(subcommand)]
         command: NodesCommand,
     },
+    /// Routes, by which addresses lead to nodes
+    Routes {
+        /// What to do
+        #[command(subcommand)]
+        command: RoutesCommand,
+    },
     /// Users, the people and programs that reach nodes
     Users {
         /// What to do
         #[command(subcommand)]
         command: UsersCommand,
     },
+    /// The rules: who may reach what
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Walk the way of a dial and name the hop that says no; the stream is really opened, and closed at once
+    Explain {
+        /// What to reach
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+        /// As whom
+        #[arg(long = "as", value_name = "SUBJECT")]
+        subject: String,
+    },
+    /// Streams that are open
+    Streams {
+        /// What to do
+        #[command(subcommand)]
+        command: StreamsCommand,
+    },
+    /// Watch what passes, by node, class and principal, until interrupted
+    Top {
+        /// Print one table and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Have the running gateway read its configuration again; live streams go on
+    Reload,
     /// How the running gateway is
     Status,
     /// Measure round trips to a node's agent, through the tunnel
@@ -183,6 +218,29 @@ pub enum NodesCommand {
     },
 }
 
+/// The commands for routes.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// List what nodes advertise and what is approved
+    Ls,
+    /// Let addresses of a subnet lead to a node, for as long as it advertises that subnet
+    Approve {
+        /// The node's name
+        node: String,
+        /// The subnet, as the node advertises it
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+    /// Take an approval back
+    Revoke {
+        /// The node's name
+        node: String,
+        /// The subnet
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+}
+
 /// The commands for users.
 #[derive(Debug, Subcommand)]
 pub enum UsersCommand {
@@ -201,6 +259,42 @@ pub enum UsersCommand {
         /// The user's name
         name: String,
     },
+}
+
+/// The commands for rules.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say which rule allows something, or what is lacking; exits with 5 if none does
+    Test {
+        /// Who asks: user:NAME, group:NAME, cidr:ADDRESS or node:NAME
+        subject: String,
+        /// What for
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+    },
+}
+
+/// The commands for streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamsCommand {
+    /// List streams, the oldest first
+    Ls,
+    /// Cut streams: all that fit what is given
+    Kill(KillArgs),
+}
+
+/// The arguments of `streams kill`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct KillArgs {
+    /// The stream's number, as `streams ls` lists it
+    pub id: Option<u64>,
+    /// Those of one principal, such as user:alice
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// Those to one node
+    #[arg(long)]
+    pub node: Option<NodeName>,
 }
 
 /// The commands for the audit log. They read its files, whether a gateway runs or not.

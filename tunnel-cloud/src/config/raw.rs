@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
 use tunnel_model::{GatewayAddr, Rule, Zone};
 
+use super::{addresses::Addresses, forward::RawForward};
 use crate::audit::AuditOutput;
 
 /// The configuration of tunnel-cloud.
@@ -30,6 +31,9 @@ pub struct RawConfig {
     pub listen: RawListen,
     /// What edges are told about the gateway
     pub gateway: RawGateway,
+    /// Ports that always lead to the same target
+    #[serde(default)]
+    pub forward: Vec<RawForward>,
     /// How the gateway logs
     #[serde(default)]
     pub log: LogConfig,
@@ -54,6 +58,11 @@ pub struct RawListen {
     pub proxy: SocketAddr,
     /// For monitoring, IP:PORT on loopback: metrics and health, without credentials
     pub metrics: SocketAddr,
+    /// For users, IP:PORT or a list of them: TLS whose server name leads to a node, passed on untouched, to the
+    /// listener's own port there
+    pub sni: Addresses,
+    /// For users, IP:PORT or a list of them: HTTP whose Host leads to a node
+    pub http: Addresses,
 }
 
 impl Default for RawListen {
@@ -62,6 +71,8 @@ impl Default for RawListen {
             public: (Ipv4Addr::UNSPECIFIED, 7000).into(),
             proxy: (Ipv4Addr::LOCALHOST, 7080).into(),
             metrics: (Ipv4Addr::LOCALHOST, 7090).into(),
+            sni: Addresses::default(),
+            http: Addresses::default(),
         }
     }
 }

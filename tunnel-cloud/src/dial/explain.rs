@@ -7,7 +7,7 @@ use tunnel_model::{
 };
 
 use super::{Gateway, Lease};
-use crate::ingress::{Dial, DialRequest, Dialled, Way};
+use crate::ingress::{DialRequest, Dialled, Way};
 
 /// The hops of a dial, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -147,7 +147,8 @@ impl Gateway {
         match Host::parse(wish, &self.zone) {
             Ok(Host::Named(destination)) => Ok(destination),
             Ok(Host::Address { ip, port }) => Ok(Destination {
-                node: self.route(ip)?,
+                // Not as the caller would hear it: an administrator may know of every route.
+                node: (self.directory.route(ip)).map_err(|error| Refusal::new(Reason::Denied, error.to_string()))?,
                 target: Target::Tcp(HostPort::from_ip(ip, port)),
             }),
             Err(_) => Err(Refusal::new(Reason::BadRequest, unreadable.to_string())),
@@ -188,7 +189,6 @@ fn hop_of(reason: Reason) -> HopName {
             HopName::Target
         }
         Reason::CarrierLost | Reason::Superseded | Reason::Revoked | Reason::IdleTimeout => HopName::Session,
-        Reason::Denied => HopName::Policy,
         _ => HopName::Edge,
     }
 }

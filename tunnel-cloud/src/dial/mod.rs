@@ -3,10 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `audited` | what the audit log hears of a stream |
 //! | `stream` | an open stream, which keeps to all of this |
+//! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
@@ -16,11 +18,12 @@ pub mod grants;
 mod limits;
 mod metrics;
 mod rights;
+mod route;
 mod stream;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -32,7 +35,7 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Reason, Refusal, RouteError, Rule, UserName, Verdict, Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
@@ -125,14 +128,17 @@ impl Gateway {
     /// What the policy says about whoever asks, and the rule that allows it.
     pub fn judge(&self, principal: &Principal, destination: &Destination) -> (Verdict, Option<Rule>) {
         let policy = self.rights.policy();
-        let verdict = self
-            .directory
-            .read(|all| rights::judge(&policy, all, principal, destination));
+        let verdict = self.verdict(&policy, principal, destination);
         let rule = match verdict {
             Verdict::Allowed { rule } => policy.rules().get(rule).cloned(),
             Verdict::Denied(_) => None,
         };
         (verdict, rule)
+    }
+
+    fn verdict(&self, policy: &Policy, principal: &Principal, destination: &Destination) -> Verdict {
+        self.directory
+            .read(|all| rights::judge(policy, all, principal, destination))
     }
 
     /// Judges every open stream again, once policy, a user or a node's labels have changed; cuts those that would not be
@@ -195,8 +201,10 @@ impl Gateway {
         let found = find()?;
         let mut lease = self.grants.enter(request, room);
         if self.rights.changes() != before {
-            // Whoever changed them may have gone through the table before this stream was in it.
-            self.may(request)?;
+            // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
+            // out before as well.
+            let message = "rights have changed this very moment; try again";
+            return Err(Refusal::new(Reason::Overloaded, message));
         }
         lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
@@ -213,7 +221,7 @@ impl Gateway {
     }
 
     fn may(&self, request: &DialRequest) -> Result<(), Refusal> {
-        match self.judge(&request.principal, &request.destination).0 {
+        match self.verdict(&self.rights.policy(), &request.principal, &request.destination) {
             Verdict::Allowed { .. } => Ok(()),
             Verdict::Denied(denial) => {
                 self.metrics.denied(denial);
@@ -297,8 +305,9 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
