@@ -7,6 +7,7 @@ pub mod api;
 mod error;
 mod forwards;
 mod nodes;
+mod record;
 mod rights;
 mod routes;
 mod status;
@@ -18,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Router, middleware,
     routing::{delete, get, patch, post},
 };
 use tunnel_daemon::error::{CliError, Exit};
@@ -84,6 +85,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
+        .route_layer(middleware::from_fn_with_state(app.clone(), record::record))
         .with_state(app)
 }
 
