@@ -84,7 +84,7 @@ async fn authenticate(request: Request, next: Next) -> Result<Response, StatusCo
 }
 
 /// A certificate for `name`, and the authority's for those who are to believe it.
-fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
+pub(super) fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -98,9 +98,9 @@ fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
     Ok((Arc::new(config).into(), authority.pem()))
 }
 
-struct TlsListener {
-    listener: TcpListener,
-    tls: TlsAcceptor,
+pub(super) struct TlsListener {
+    pub(super) listener: TcpListener,
+    pub(super) tls: TlsAcceptor,
 }
 
 impl axum::serve::Listener for TlsListener {
