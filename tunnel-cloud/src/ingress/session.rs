@@ -137,9 +137,9 @@ impl<D: Dial> Session<D> {
         self.metrics.refused(refusal.reason);
         let Refusal { reason, message } = refusal;
         if self.door.explains() {
-            tracing::debug!(client = %self.peer, code = %reason, %message, "refused");
+            tracing::debug!(client = %self.peer, %reason, error = message, "refused");
         } else {
-            tracing::info!(client = %self.peer, code = %reason, %message, "refused");
+            tracing::info!(client = %self.peer, %reason, error = message, "refused");
         }
     }
 }
