@@ -58,6 +58,11 @@ impl Source {
         }
     }
 
+    /// The text itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Deserialises the text.
     pub fn parse<Raw: DeserializeOwned>(&self) -> Result<Raw, ConfigError> {
         let root = self.table()?;

@@ -6,5 +6,7 @@ mod kubectl;
 mod refusals;
 /// OpenSSH.
 mod ssh;
+/// Machines behind an edge, by address.
+mod subnets;
 /// WebSocket.
 mod websocket;
