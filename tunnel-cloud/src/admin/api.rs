@@ -1,11 +1,15 @@
 //! Requests and answers of version 1. Fields are added, never given a second meaning. Times are RFC 3339 in UTC.
 
+mod rights;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, Subnet, TokenId, UserName, Zone};
 
 pub use crate::directory::RouteState;
+
+pub use rights::*;
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, Serialize, Deserialize)]

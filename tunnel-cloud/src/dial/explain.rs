@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tunnel_model::{Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict};
+use tunnel_model::{
+    Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict,
+};
 
 use super::{Gateway, Lease};
 use crate::ingress::{DialRequest, Dialled, Way};
@@ -102,7 +104,10 @@ impl Gateway {
         let (tunnel, lease) = self
             .admit(&request, || self.session(node))
             .map_err(stop(HopName::Session))?;
-        passed.push((HopName::Session, format!("{node} has {} streams open", tunnel.open_streams())));
+        passed.push((
+            HopName::Session,
+            format!("{node} has {} streams open", tunnel.open_streams()),
+        ));
         self.knock(&request, &tunnel, lease, passed).await
     }
 
@@ -168,9 +173,11 @@ impl Gateway {
             Some(found) => Ok(format!("{found}, {}", destination.target)),
             None if node.is_reserved() => Ok(format!("the cloud side, {}", destination.target)),
             // Revoked, or never there.
-            None => Err(self.directory.reach(node).err().unwrap_or_else(|| {
-                Refusal::new(Reason::UnknownNode, format!("no node is named {node}"))
-            })),
+            None => Err(self
+                .directory
+                .reach(node)
+                .err()
+                .unwrap_or_else(|| Refusal::new(Reason::UnknownNode, format!("no node is named {node}")))),
         }
     }
 }
@@ -182,7 +189,6 @@ fn hop_of(reason: Reason) -> HopName {
             HopName::Target
         }
         Reason::CarrierLost | Reason::Superseded | Reason::Revoked | Reason::IdleTimeout => HopName::Session,
-        Reason::Denied => HopName::Policy,
         _ => HopName::Edge,
     }
 }

@@ -19,6 +19,7 @@
 
 mod client;
 mod credential;
+pub mod forward;
 mod http1;
 mod metrics;
 mod relay;

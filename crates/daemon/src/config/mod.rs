@@ -58,6 +58,11 @@ impl Source {
         }
     }
 
+    /// Where the text comes from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The text itself.
     pub fn text(&self) -> &str {
         &self.text
