@@ -127,6 +127,9 @@ mod tests {
         nodes = 20000
         streams_per_node = 1024
         proxy_connections = 16384
+        streams_per_principal = 8192
+        principal_opens_per_second = 5000
+        node_opens_per_second = 5000
         "#);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     path::PathBuf,
 };
 
@@ -79,6 +79,17 @@ pub struct RawLimits {
     pub streams_per_node: NonZeroU32,
     /// How many connections the proxy port serves at once
     pub proxy_connections: NonZeroU32,
+    /// How many streams one user, network address or edge may have open
+    pub streams_per_principal: NonZeroU32,
+    /// How many streams one user, network address or edge may open in a second
+    pub principal_opens_per_second: NonZeroU32,
+    /// How many streams may be opened to one node in a second
+    pub node_opens_per_second: NonZeroU32,
+    /// Bytes in a second of all streams of one user, network address or edge, both directions together; as many as go
+    /// unless set
+    pub principal_bytes_per_second: Option<NonZeroU64>,
+    /// Bytes in a second of all streams to one node, both directions together; as many as go unless set
+    pub node_bytes_per_second: Option<NonZeroU64>,
     /// MiB of memory at 95 % of which new work is refused; the control group's limit unless set
     pub memory_mib: Option<NonZeroU32>,
 }
@@ -90,6 +101,11 @@ impl Default for RawLimits {
             nodes: limit(20_000),
             streams_per_node: limit(1024),
             proxy_connections: limit(16_384),
+            streams_per_principal: limit(8192),
+            principal_opens_per_second: limit(5000),
+            node_opens_per_second: limit(5000),
+            principal_bytes_per_second: None,
+            node_bytes_per_second: None,
             memory_mib: None,
         }
     }

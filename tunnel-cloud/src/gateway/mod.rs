@@ -5,7 +5,6 @@ mod watch;
 
 use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use arc_swap::ArcSwap;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tracing::warn;
@@ -21,13 +20,13 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, SessionId};
+use tunnel_model::SessionId;
 
 use self::sessions::LiveSessions;
 use crate::{
     admin::{self, AppState, api::Listening},
     config::Config,
-    dial::Gateway,
+    dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
@@ -106,21 +105,19 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     if config.rules.is_empty() {
         warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
     }
-    let gateway = Gateway {
-        zone: config.zone.clone(),
-        users: Arc::clone(&state.users),
-        policy: ArcSwap::from_pointee(Policy::compile(config.rules.iter().cloned())),
-        directory: Arc::clone(&state.directory),
-        registry: Arc::clone(&registry),
-        streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Arc::clone(&registry),
         memory,
-    };
+        DialMetrics::new(&metrics),
+    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     tasks.spawn_critical(
         "proxy",
         ingress::serve(
             Acceptor::new(proxy, connections, &accepting, "proxy"),
-            Arc::new(gateway),
+            Arc::clone(&gateway),
             ingress::Limits::default(),
             IngressMetrics::new(&metrics),
             tasks.clone(),

@@ -71,6 +71,12 @@ pub trait Dialled: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Waits until the target is there, or says why it is not. Reading waits for it too, and fails with the [`Refusal`] as
     /// the error's source. Cancelling loses nothing.
     fn established(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Resolves when the stream is taken away from its caller, which reads and writes find out too; this is for those who
+    /// do neither. One task may wait for it.
+    fn cut(&self) -> impl Future<Output = ()> + Send + use<Self> {
+        std::future::pending()
+    }
 }
 
 /// One wish to reach something.
