@@ -16,7 +16,7 @@ use tunnel_daemon::{
 use tunnel_identity::JoinToken;
 use tunnel_model::{GatewayAddr, Rule, Zone};
 
-pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
+pub use raw::{CloudService, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,6 +35,9 @@ pub struct Config {
     pub log: LogConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Services of the cloud side.
+    #[serde(rename = "service")]
+    pub services: Vec<CloudService>,
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -79,6 +82,12 @@ impl Config {
             let hint = "use a loopback address such as 127.0.0.1:7090".to_owned();
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
+        for (i, service) in raw.services.iter().enumerate() {
+            if raw.services.iter().take(i).any(|other| other.name == service.name) {
+                let reason = format!("there is a service {} already", service.name);
+                return Err(source.invalid(&format!("service[{i}].name"), reason));
+            }
+        }
         Ok(Self {
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
@@ -93,6 +102,7 @@ impl Config {
             },
             log: raw.log,
             limits: raw.limits,
+            services: raw.services,
             rules: raw.rules,
         })
     }
@@ -109,6 +119,7 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        service = []
         rule = []
 
         [listen]
@@ -175,6 +186,11 @@ mod tests {
         insta::assert_snapshot!(
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
+        );
+        let twice = "[[service]]\nname = \"web\"\ntarget = \"h:1\"\n".repeat(2);
+        insta::assert_snapshot!(
+            refused(&format!("state = \"s\"\ngateway.advertise = [\"a:1\"]\n{twice}")),
+            @r#"cloud.toml:7:8: key "service[1].name": there is a service web already"#
         );
         let rule = |text: &str| {
             refused(&format!(

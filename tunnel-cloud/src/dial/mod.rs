@@ -6,10 +6,14 @@
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `stream` | an open stream, which keeps to all of this |
+//! | `far` | what a stream leads to: a node, or the cloud side |
+//! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod bucket;
+mod cloud;
 pub mod explain;
+mod far;
 pub mod grants;
 mod limits;
 mod metrics;
@@ -34,7 +38,7 @@ use tunnel_model::{
 };
 use tunnel_proto::Open;
 
-use self::{limits::Limiter, rights::Rights};
+use self::{cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
 use crate::{
     config::{Config, RawLimits},
     directory::LiveDirectory,
@@ -45,6 +49,7 @@ use crate::{
 };
 
 pub use self::{
+    far::Far,
     grants::{Grant, Grants, Lease},
     metrics::DialMetrics,
     stream::{Carried, Granted},
@@ -65,6 +70,7 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// What is open.
     pub grants: Arc<Grants>,
+    cloud: CloudServices,
     rights: Rights,
     limiter: Limiter,
     /// How many streams may be open to one node.
@@ -89,6 +95,7 @@ impl Gateway {
             directory: Arc::clone(&state.directory),
             registry,
             grants: Arc::new(Grants::new(metrics.clone())),
+            cloud: CloudServices::new(config.services.clone()),
             rights: Rights::new(Policy::default()),
             limiter: Limiter::new(&config.limits),
             streams_per_node: AtomicUsize::new(0),
@@ -206,6 +213,15 @@ impl Gateway {
         self.limiter.admit(&request.principal, &request.destination.node)
     }
 
+    /// Where a destination is, if it takes one more stream.
+    fn find(&self, destination: &Destination) -> Result<Place, Refusal> {
+        if destination.node.is_reserved() {
+            self.cloud.find(&destination.target).map(Place::Cloud)
+        } else {
+            self.session(&destination.node).map(Place::Node)
+        }
+    }
+
     /// The session of a node, if it takes one more stream.
     pub fn session(&self, name: &NodeName) -> Result<Tunnel, Refusal> {
         let node = self.directory.reach(name)?;
@@ -224,9 +240,9 @@ impl Gateway {
     async fn open(
         &self,
         request: &DialRequest,
-        tunnel: &Tunnel,
+        place: &Place,
         lease: Lease,
-    ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
+    ) -> Result<Granted<Far>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
             class: request.class,
@@ -234,15 +250,21 @@ impl Gateway {
             principal: request.principal.to_string(),
             node: None,
         };
+        let opening = async {
+            match place {
+                Place::Node(tunnel) => tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node),
+                Place::Cloud(target) => self.cloud.connect(target).await.map(Far::Cloud),
+            }
+        };
         tokio::select! {
-            opened = tunnel.open(&open, DIAL_DEADLINE) => Ok(Granted::new(opened?, lease)),
+            opened = opening => Ok(Granted::new(opened?, lease)),
             why = lease.wait_cut() => Err(why),
         }
     }
 }
 
 impl Dial for Gateway {
-    type Stream = Granted<tunnel_carrier::Stream>;
+    type Stream = Granted<Far>;
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
@@ -264,8 +286,8 @@ impl Dial for Gateway {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
-        let dialled = match self.admit(&request, || self.session(&request.destination.node)) {
-            Ok((tunnel, lease)) => self.open(&request, &tunnel, lease).await,
+        let dialled = match self.admit(&request, || self.find(&request.destination)) {
+            Ok((place, lease)) => self.open(&request, &place, lease).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &dialled {

@@ -92,6 +92,13 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Arc::clone(&registry),
+        memory.clone(),
+        DialMetrics::new(&metrics),
+    ));
     let context = Context {
         directory: Arc::clone(&state.directory),
         store: Arc::clone(&state.store),
@@ -99,19 +106,14 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         authority: Arc::clone(&state.authority),
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
-        memory: memory.clone(),
+        memory,
+        gateway: Arc::clone(&gateway),
+        tasks: tasks.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
     if config.rules.is_empty() {
         warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
     }
-    let gateway = Arc::new(Gateway::new(
-        &config,
-        &state,
-        Arc::clone(&registry),
-        memory,
-        DialMetrics::new(&metrics),
-    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     tasks.spawn_critical(
         "proxy",

@@ -18,6 +18,8 @@ pub enum Way {
     Upgrade,
     /// SOCKS5.
     Socks5,
+    /// A stream that an edge opened.
+    Edge,
     /// An administrator's `explain`.
     Explain,
 }
@@ -30,6 +32,7 @@ impl Way {
             Self::Plain => "plain",
             Self::Upgrade => "upgrade",
             Self::Socks5 => "socks5",
+            Self::Edge => "edge",
             Self::Explain => "explain",
         }
     }

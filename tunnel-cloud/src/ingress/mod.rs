@@ -35,10 +35,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tunnel_model::{Class, Destination, NodeName, Principal, Refusal, TraceId, Zone};
 
-pub use client::listen;
 pub use credential::{Credential, Secret};
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
+pub use tunnel_daemon::listen::listen;
 
 /// What lies behind the ways in: who may come, and how to get there.
 pub trait Dial: Send + Sync + 'static {
