@@ -40,6 +40,7 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let home = Home {
         tasks: tasks.clone(),
         metrics: EdgeMetrics::new(&metrics),
+        accepts: accepts.clone(),
         check: readiness.unlogged_check("tunnel"),
     };
 

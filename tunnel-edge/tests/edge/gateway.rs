@@ -50,7 +50,8 @@ pub(crate) struct Session {
     pub(crate) services: Vec<Service>,
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
-    _incoming: mpsc::Receiver<Incoming>,
+    /// Streams that the edge opens.
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
 }
 
 impl Session {
@@ -164,6 +165,7 @@ impl Gateway {
             allow: AllowList::default(),
             local_port: 0,
             metrics: None,
+            listeners: Vec::new(),
             log: tunnel_daemon::logs::LogConfig::default(),
         }
     }
@@ -275,7 +277,7 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
             services: offer.services,
             hello: established.negotiated.peer,
             notices: established.notices,
-            _incoming: established.incoming,
+            incoming: established.incoming,
         };
         // A test that looks at no more sessions has ended.
         let _ = sessions.send(session).await;
