@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
 use tunnel_model::{GatewayAddr, HostPort, Rule, ServiceName, Zone};
 
+use super::{addresses::Addresses, forward::RawForward};
+use crate::audit::AuditOutput;
+
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,9 +31,15 @@ pub struct RawConfig {
     pub listen: RawListen,
     /// What edges are told about the gateway
     pub gateway: RawGateway,
+    /// Ports that always lead to the same target
+    #[serde(default)]
+    pub forward: Vec<RawForward>,
     /// How the gateway logs
     #[serde(default)]
     pub log: LogConfig,
+    /// The audit log
+    #[serde(default)]
+    pub audit: RawAudit,
     /// What the gateway allows itself and others
     #[serde(default)]
     pub limits: RawLimits,
@@ -62,6 +71,11 @@ pub struct RawListen {
     pub proxy: SocketAddr,
     /// For monitoring, IP:PORT on loopback: metrics and health, without credentials
     pub metrics: SocketAddr,
+    /// For users, IP:PORT or a list of them: TLS whose server name leads to a node, passed on untouched, to the
+    /// listener's own port there
+    pub sni: Addresses,
+    /// For users, IP:PORT or a list of them: HTTP whose Host leads to a node
+    pub http: Addresses,
 }
 
 impl Default for RawListen {
@@ -70,6 +84,8 @@ impl Default for RawListen {
             public: (Ipv4Addr::UNSPECIFIED, 7000).into(),
             proxy: (Ipv4Addr::LOCALHOST, 7080).into(),
             metrics: (Ipv4Addr::LOCALHOST, 7090).into(),
+            sni: Addresses::default(),
+            http: Addresses::default(),
         }
     }
 }
@@ -120,6 +136,32 @@ impl Default for RawLimits {
             principal_bytes_per_second: None,
             node_bytes_per_second: None,
             memory_mib: None,
+        }
+    }
+}
+
+/// The table `audit`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAudit {
+    /// The log's directory; audit in the state directory unless set
+    pub path: Option<PathBuf>,
+    /// The size of a file at which the next is begun, in MiB
+    pub max_mib: NonZeroU32,
+    /// How many files are kept, the newest included
+    pub keep: NonZeroU32,
+    /// Where records go; "file" is always among them
+    pub outputs: Vec<AuditOutput>,
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Self {
+            path: None,
+            max_mib: number(64),
+            keep: number(16),
+            outputs: vec![AuditOutput::File],
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tunnel_model::{Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict};
+use tunnel_model::{
+    Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict,
+};
 
 use super::{Gateway, Lease, far::Place};
-use crate::ingress::{Dial, DialRequest, Dialled, Way};
+use crate::ingress::{DialRequest, Dialled, Way};
 
 /// The hops of a dial, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,7 +148,8 @@ impl Gateway {
         match Host::parse(wish, &self.zone) {
             Ok(Host::Named(destination)) => Ok(destination),
             Ok(Host::Address { ip, port }) => Ok(Destination {
-                node: self.route(ip)?,
+                // Not as the caller would hear it: an administrator may know of every route.
+                node: (self.directory.route(ip)).map_err(|error| Refusal::new(Reason::Denied, error.to_string()))?,
                 target: Target::Tcp(HostPort::from_ip(ip, port)),
             }),
             Err(_) => Err(Refusal::new(Reason::BadRequest, unreadable.to_string())),
@@ -171,9 +174,11 @@ impl Gateway {
             Some(found) => Ok(format!("{found}, {}", destination.target)),
             None if node.is_reserved() => Ok(format!("the cloud side, {}", destination.target)),
             // Revoked, or never there.
-            None => Err(self.directory.reach(node).err().unwrap_or_else(|| {
-                Refusal::new(Reason::UnknownNode, format!("no node is named {node}"))
-            })),
+            None => Err(self
+                .directory
+                .reach(node)
+                .err()
+                .unwrap_or_else(|| Refusal::new(Reason::UnknownNode, format!("no node is named {node}")))),
         }
     }
 }
@@ -185,7 +190,6 @@ fn hop_of(reason: Reason) -> HopName {
             HopName::Target
         }
         Reason::CarrierLost | Reason::Superseded | Reason::Revoked | Reason::IdleTimeout => HopName::Session,
-        Reason::Denied => HopName::Policy,
         _ => HopName::Edge,
     }
 }

@@ -115,8 +115,18 @@ impl Limiter {
         let of_principal = self.principals.get(Holder::of(principal), now).ok_or_else(full)?;
         let of_node = self.nodes.get(node.clone(), now).ok_or_else(full)?;
         for (account, limit, who, key) in [
-            (&of_principal, &self.limits.principal_opens, principal.to_string(), "principal_opens_per_second"),
-            (&of_node, &self.limits.node_opens, format!("{principal} and others"), "node_opens_per_second"),
+            (
+                &of_principal,
+                &self.limits.principal_opens,
+                principal.to_string(),
+                "principal_opens_per_second",
+            ),
+            (
+                &of_node,
+                &self.limits.node_opens,
+                format!("{principal} and others"),
+                "node_opens_per_second",
+            ),
         ] {
             let Some(rate) = rate(limit) else { continue };
             if account.opens.take(1, rate, now).is_err() {
@@ -127,7 +137,8 @@ impl Limiter {
         let most = self.limits.streams.load(Ordering::Relaxed);
         if of_principal.streams.fetch_add(1, Ordering::Relaxed) >= most {
             of_principal.streams.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("{principal} has {most} streams open, as many as it may (limits.streams_per_principal)");
+            let message =
+                format!("{principal} has {most} streams open, as many as it may (limits.streams_per_principal)");
             return Err(Refusal::new(Reason::RateLimited, message));
         }
         of_node.streams.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +166,11 @@ impl Room {
         let rates = [&self.limits.principal_bytes, &self.limits.node_bytes].map(rate);
         let least = rates.into_iter().flatten().min()?;
         // A tenth of a second's worth.
-        Some(usize::try_from(least.get() / 10).unwrap_or(usize::MAX).clamp(1024, 256 * 1024))
+        Some(
+            usize::try_from(least.get() / 10)
+                .unwrap_or(usize::MAX)
+                .clamp(1024, 256 * 1024),
+        )
     }
 
     /// Notes that bytes have passed, and says how long the next ones have to wait for it.
@@ -233,7 +248,8 @@ impl<K: Eq + Hash> Accounts<K> {
         if let Some(account) = held.by_holder.get(&holder) {
             return Some(Arc::clone(account));
         }
-        if held.by_holder.len() >= held.look_at && now >= held.look_again {
+        let many = held.by_holder.len();
+        if many >= held.look_at && (many < MOST_ACCOUNTS || now >= held.look_again) {
             held.forget_idle(now);
         }
         if held.by_holder.len() >= MOST_ACCOUNTS {
@@ -341,6 +357,7 @@ mod tests {
         assert!(busy.get(MOST_ACCOUNTS, 0).is_none());
         assert!(busy.get(7, 0).is_some());
         drop(all);
+        assert!(busy.get(MOST_ACCOUNTS, 0).is_none(), "it was looked just now");
         assert!(busy.get(MOST_ACCOUNTS, 2_000_000_000).is_some());
     }
 

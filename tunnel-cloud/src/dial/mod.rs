@@ -3,13 +3,16 @@
 //! | module | what |
 //! |---|---|
 //! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
+//! | `audited` | what the audit log hears of a stream |
 //! | `stream` | an open stream, which keeps to all of this |
 //! | `far` | what a stream leads to: a node, or the cloud side |
 //! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
+mod audited;
 mod bucket;
 mod cloud;
 pub mod explain;
@@ -18,11 +21,12 @@ pub mod grants;
 mod limits;
 mod metrics;
 mod rights;
+mod route;
 mod stream;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,12 +38,16 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Reason, Refusal, RouteError, Rule, UserName, Verdict, Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
-use self::{cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
+use self::{audited::Audited, cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
 use crate::{
+    audit::{
+        Audit, Refused,
+        record::{Event, Why},
+    },
     config::{Config, RawLimits},
     directory::LiveDirectory,
     ingress::{Credential, Dial, DialRequest},
@@ -78,6 +86,7 @@ pub struct Gateway {
     /// Whether there is memory for more.
     memory: MemoryGuard,
     metrics: DialMetrics,
+    audit: Arc<Audit>,
 }
 
 impl Gateway {
@@ -101,6 +110,7 @@ impl Gateway {
             streams_per_node: AtomicUsize::new(0),
             memory,
             metrics,
+            audit: Arc::clone(&state.audit),
         };
         gateway.set_limits(&config.limits);
         gateway.set_rules(config.rules.clone());
@@ -124,14 +134,17 @@ impl Gateway {
     /// What the policy says about whoever asks, and the rule that allows it.
     pub fn judge(&self, principal: &Principal, destination: &Destination) -> (Verdict, Option<Rule>) {
         let policy = self.rights.policy();
-        let verdict = self
-            .directory
-            .read(|all| rights::judge(&policy, all, principal, destination));
+        let verdict = self.verdict(&policy, principal, destination);
         let rule = match verdict {
             Verdict::Allowed { rule } => policy.rules().get(rule).cloned(),
             Verdict::Denied(_) => None,
         };
         (verdict, rule)
+    }
+
+    fn verdict(&self, policy: &Policy, principal: &Principal, destination: &Destination) -> Verdict {
+        self.directory
+            .read(|all| rights::judge(policy, all, principal, destination))
     }
 
     /// Judges every open stream again, once policy, a user or a node's labels have changed; cuts those that would not be
@@ -152,7 +165,10 @@ impl Gateway {
             };
             open.into_iter().filter(lost).collect::<Vec<_>>()
         });
-        let cut = |grant: &&Arc<Grant>| self.grants.cut(grant, rights::denied(&grant.principal, &grant.destination));
+        let cut = |grant: &&Arc<Grant>| {
+            self.grants
+                .cut(grant, rights::denied(&grant.principal, &grant.destination))
+        };
         lost.iter().filter(cut).count()
     }
 
@@ -166,22 +182,33 @@ impl Gateway {
     }
 
     /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
-    /// returned with it has entered the table of open streams.
+    /// returned with it has entered the table of open streams, and is on record.
     pub fn admit<T>(
         &self,
         request: &DialRequest,
         find: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<(T, Lease), Refusal> {
+        let admitted = self.enter(request, find);
+        if let Err(refusal) = &admitted {
+            audited::refuse(&self.audit, request, refusal);
+        }
+        admitted
+    }
+
+    fn enter<T>(&self, request: &DialRequest, find: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Lease), Refusal> {
         let before = self.rights.changes();
         // Rights come before the directory, so that names cannot be tried out without any.
         self.may(request)?;
         let room = self.room(request)?;
         let found = find()?;
-        let lease = self.grants.enter(request, room);
+        let mut lease = self.grants.enter(request, room);
         if self.rights.changes() != before {
-            // Whoever changed them may have gone through the table before this stream was in it.
-            self.may(request)?;
+            // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
+            // out before as well.
+            let message = "rights have changed this very moment; try again";
+            return Err(Refusal::new(Reason::Overloaded, message));
         }
+        lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
             stream = lease.grant().id,
             principal = %request.principal,
@@ -196,7 +223,7 @@ impl Gateway {
     }
 
     fn may(&self, request: &DialRequest) -> Result<(), Refusal> {
-        match self.judge(&request.principal, &request.destination).0 {
+        match self.verdict(&self.rights.policy(), &request.principal, &request.destination) {
             Verdict::Allowed { .. } => Ok(()),
             Verdict::Denied(denial) => {
                 self.metrics.denied(denial);
@@ -245,6 +272,7 @@ impl Gateway {
     ) -> Result<Granted<Far>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
@@ -257,7 +285,13 @@ impl Gateway {
             }
         };
         tokio::select! {
-            opened = opening => Ok(Granted::new(opened?, lease)),
+            opened = opening => match opened {
+                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Err(refusal) => {
+                    lease.audited.refused(refusal.reason);
+                    Err(refusal)
+                }
+            },
             why = lease.wait_cut() => Err(why),
         }
     }
@@ -268,7 +302,15 @@ impl Dial for Gateway {
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
-            Some(credential) => Ok(self.users.authenticate(&credential)?.at(client.ip())),
+            Some(credential) => match self.users.authenticate(&credential) {
+                Ok(principal) => Ok(principal.at(client.ip())),
+                Err(refusal) => {
+                    let why = Why::from(&refusal);
+                    let event = Event::AuthenticationRefused { client, why };
+                    self.audit.refusal(Refused::Authentication, &event);
+                    Err(refusal)
+                }
+            },
             None if self.rights.policy().names_address(client.ip()) => Ok(Principal::address(client.ip())),
             None => Err(Refusal::new(
                 Reason::Unauthenticated,
@@ -281,8 +323,9 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {

@@ -69,11 +69,7 @@ pub(super) fn denied(principal: &Principal, destination: &Destination) -> Refusa
 
 /// A principal as it would be now: a user with the groups of the store, if the store has the user; a node with the labels
 /// of the directory.
-pub(super) fn refresh(
-    principal: &Principal,
-    groups: &HashMap<UserName, Vec<GroupName>>,
-    all: &Directory,
-) -> Principal {
+pub(super) fn refresh(principal: &Principal, groups: &HashMap<UserName, Vec<GroupName>>, all: &Directory) -> Principal {
     let mut now = principal.clone();
     match &mut now.identity {
         Identity::User(name) => {

@@ -19,6 +19,7 @@
 
 mod client;
 mod credential;
+pub mod forward;
 mod http1;
 mod metrics;
 mod relay;
@@ -27,13 +28,10 @@ mod session;
 mod socks5;
 mod trace;
 
-use std::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
-};
+use std::{future::Future, net::SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, NodeName, Principal, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, Zone};
 
 pub use credential::{Credential, Secret};
 pub use metrics::{IngressMetrics, Way};
@@ -55,8 +53,8 @@ pub trait Dial: Send + Sync + 'static {
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;
 
-    /// The node that an address belongs to, where routes say so.
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal>;
+    /// The node that leads to an address, as far as this caller may know of it.
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal>;
 
     /// Opens a stream, or says why not, as far as that is known here: the target itself may still be on its way. Its
     /// deadline is its own; dropping the future gives up.

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tracing::debug;
 use tunnel_carrier::{Incoming, relay};
-use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Reason, Refusal, Target};
+use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
 
 use super::{Context, session::revoked};
@@ -73,6 +73,10 @@ fn wish(principal: Principal, client: SocketAddr, open: Open) -> Result<DialRequ
         let message = format!("an edge opens streams to services, and {} is none; name one", open.target);
         return Err(Refusal::new(Reason::BadRequest, message));
     }
+    if open.protocol != Protocol::Tcp {
+        let message = "an edge opens byte streams only; datagrams are not carried this way";
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
     Ok(DialRequest {
         principal,
         destination: Destination {
@@ -114,6 +118,7 @@ mod tests {
     fn asked(target: &str, node: Option<&str>) -> Result<DialRequest, Refusal> {
         let open = Open {
             target: target.parse().unwrap(),
+            protocol: Protocol::Tcp,
             class: Class::Control,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:admin".to_owned(),

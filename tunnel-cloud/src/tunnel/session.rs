@@ -122,7 +122,7 @@ async fn watch(
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
-                Notice::Offer(offer) => context.directory.declare(stay, offer.services),
+                Notice::Offer(offer) => context.directory.declare(stay, offer),
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %opener.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }

@@ -7,11 +7,13 @@
 //! | `plain` | plain requests: keep-alive, reuse, bodies, what is cut |
 //! | `upgrade` | WebSocket and other protocols after HTTP |
 //! | `socks` | SOCKS5 |
+//! | `addresses` | routes to addresses, and spellings that lead nowhere |
 //! | `strict` | what is refused because two parsers might disagree about it |
 //! | `limits` | deadlines, bounds, drain |
 //! | `clients` | programs that people use |
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod caller;
 mod clients;
 mod connect;
@@ -19,6 +21,8 @@ mod limits;
 mod plain;
 mod proxy;
 mod socks;
+#[path = "../../../crates/model/tests/spellings/table.rs"]
+mod spellings;
 mod strict;
 mod target;
 mod upgrade;

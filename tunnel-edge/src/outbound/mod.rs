@@ -23,7 +23,7 @@ use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     listen,
 };
-use tunnel_model::{Class, Reason, Refusal, Target, TraceId};
+use tunnel_model::{Class, Protocol, Reason, Refusal, Target, TraceId};
 use tunnel_proto::Open;
 
 use self::news::News;
@@ -107,6 +107,7 @@ async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local:
 async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Result<Stream, Refusal> {
     let open = Open {
         target: Target::Service(service.service.clone()),
+        protocol: Protocol::Tcp,
         class: Class::default(),
         trace,
         // The gateway knows who this is.

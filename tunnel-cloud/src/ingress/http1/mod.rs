@@ -168,7 +168,8 @@ impl<D: Dial> Connection<D> {
         let credential = shown.and_then(Credential::from_field);
         let principal = self.session.gateway.authenticate(credential, self.session.peer).await?;
         let (host, port) = request.asked.host_port();
-        Ok((principal, self.session.destination(host, port)?))
+        let destination = self.session.destination(&principal, host, port)?;
+        Ok((principal, destination))
     }
 
     async fn tunnel(
