@@ -23,18 +23,6 @@ pub trait Carried: Dialled {
     fn reset(self, why: &Refusal);
 }
 
-impl Dialled for tunnel_carrier::Stream {
-    async fn established(&mut self) -> Result<(), Refusal> {
-        Self::established(self).await
-    }
-}
-
-impl Carried for tunnel_carrier::Stream {
-    fn reset(self, why: &Refusal) {
-        Self::reset(self, why);
-    }
-}
-
 /// A stream and its place in the table of grants. Each byte costs what the stream itself does, and each call an atomic
 /// addition more.
 #[derive(Debug)]
