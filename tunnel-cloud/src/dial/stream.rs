@@ -175,8 +175,9 @@ impl<S: Carried> Dialled for Granted<S> {
         let cut = self.lease.wait_cut();
         let refusal = match &mut self.stream {
             Some(stream) => tokio::select! {
-                established = stream.established() => return established,
+                biased;
                 why = cut => why,
+                established = stream.established() => return established,
             },
             None => self.why(),
         };
