@@ -15,7 +15,7 @@ pub(super) async fn test(State(app): State<AppState>, body: Bytes) -> Answer<Dec
     let principal = principal(&app, &question.subject)?;
     let (verdict, rule) = match &app.gateway {
         Some(gateway) => {
-            let destination = gateway.destination(&principal, &question.destination);
+            let destination = gateway.destination(&question.destination);
             gateway.judge(
                 &principal,
                 &destination.map_err(|refusal| bad_request(refusal.message))?,
@@ -101,7 +101,7 @@ pub(super) async fn explain(State(app): State<AppState>, body: Bytes) -> Answer<
 }
 
 pub(super) async fn reload(State(app): State<AppState>) -> Answer<Reloaded> {
-    let reloader = app.reloader.as_ref().ok_or_else(super::not_running)?;
+    let reloader = app.reloader.as_ref().ok_or_else(|| ApiError::from(super::not_running()))?;
     Ok(Json(reloader.reload().await?))
 }
 

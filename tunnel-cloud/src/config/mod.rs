@@ -44,13 +44,13 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// How it logs.
     pub log: LogConfig,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
-    /// Where its audit log is.
-    pub audit: AuditConfig,
 }
 
 /// Where a gateway listens.
@@ -174,6 +174,12 @@ mod tests {
         level = "info"
         format = "text"
 
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
+
         [limits]
         nodes = 20000
         streams_per_node = 1024
@@ -181,12 +187,6 @@ mod tests {
         streams_per_principal = 8192
         principal_opens_per_second = 5000
         node_opens_per_second = 5000
-
-        [audit]
-        path = "/etc/tunnel/state/audit"
-        max_mib = 64
-        keep = 16
-        outputs = ["file"]
         "#);
     }
 

@@ -3,12 +3,15 @@
 //! | module | what |
 //! |---|---|
 //! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
+//! | `audited` | what the audit log hears of a stream |
 //! | `stream` | an open stream, which keeps to all of this |
 //! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
+mod audited;
 mod bucket;
 pub mod explain;
 pub mod grants;
@@ -32,13 +35,16 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName, Verdict,
-    Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
-use self::{limits::Limiter, rights::Rights};
+use self::{audited::Audited, limits::Limiter, rights::Rights};
 use crate::{
+    audit::{
+        Audit, Refused,
+        record::{Event, Why},
+    },
     config::{Config, RawLimits},
     directory::LiveDirectory,
     ingress::{Credential, Dial, DialRequest},
@@ -75,6 +81,7 @@ pub struct Gateway {
     /// Whether there is memory for more.
     memory: MemoryGuard,
     metrics: DialMetrics,
+    audit: Arc<Audit>,
 }
 
 impl Gateway {
@@ -97,6 +104,7 @@ impl Gateway {
             streams_per_node: AtomicUsize::new(0),
             memory,
             metrics,
+            audit: Arc::clone(&state.audit),
         };
         gateway.set_limits(&config.limits);
         gateway.set_rules(config.rules.clone());
@@ -168,8 +176,20 @@ impl Gateway {
     }
 
     /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
-    /// returned with it has entered the table of open streams.
+    /// returned with it has entered the table of open streams, and is on record.
     pub fn admit<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
+        let admitted = self.enter(request, find);
+        if let Err(refusal) = &admitted {
+            audited::refuse(&self.audit, request, refusal);
+        }
+        admitted
+    }
+
+    fn enter<T>(
         &self,
         request: &DialRequest,
         find: impl FnOnce() -> Result<T, Refusal>,
@@ -179,13 +199,14 @@ impl Gateway {
         self.may(request)?;
         let room = self.room(request)?;
         let found = find()?;
-        let lease = self.grants.enter(request, room);
+        let mut lease = self.grants.enter(request, room);
         if self.rights.changes() != before {
             // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
             // out before as well.
             let message = "rights have changed this very moment; try again";
             return Err(Refusal::new(Reason::Overloaded, message));
         }
+        lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
             stream = lease.grant().id,
             principal = %request.principal,
@@ -240,13 +261,20 @@ impl Gateway {
     ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
             node: None,
         };
         tokio::select! {
-            opened = tunnel.open(&open, DIAL_DEADLINE) => Ok(Granted::new(opened?, lease)),
+            opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
+                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Err(refusal) => {
+                    lease.audited.refused(refusal.reason);
+                    Err(refusal)
+                }
+            },
             why = lease.wait_cut() => Err(why),
         }
     }
@@ -257,7 +285,15 @@ impl Dial for Gateway {
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
-            Some(credential) => Ok(self.users.authenticate(&credential)?.at(client.ip())),
+            Some(credential) => match self.users.authenticate(&credential) {
+                Ok(principal) => Ok(principal.at(client.ip())),
+                Err(refusal) => {
+                    let why = Why::from(&refusal);
+                    let event = Event::AuthenticationRefused { client, why };
+                    self.audit.refusal(Refused::Authentication, &event);
+                    Err(refusal)
+                }
+            },
             None if self.rights.policy().names_address(client.ip()) => Ok(Principal::address(client.ip())),
             None => Err(Refusal::new(
                 Reason::Unauthenticated,
@@ -266,19 +302,19 @@ impl Dial for Gateway {
         }
     }
 
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
+    }
+
     fn zone(&self) -> &Zone {
         &self.zone
     }
 
     fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
-        let policy = self.rights.policy();
-        let may = |node: &NodeName, target: &Target| {
-            let destination = Destination {
-                node: node.clone(),
-                target: target.clone(),
-            };
-            self.verdict(&policy, principal, &destination).is_allowed()
-        };
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
         route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
