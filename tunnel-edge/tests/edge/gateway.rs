@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Protocol, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Subnet, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -48,6 +48,7 @@ struct State {
 pub(crate) struct Session {
     pub(crate) tunnel: Tunnel,
     pub(crate) services: Vec<Service>,
+    pub(crate) subnets: Vec<Subnet>,
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
     _incoming: mpsc::Receiver<Incoming>,
@@ -58,6 +59,7 @@ impl Session {
     pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
+            protocol: tunnel_model::Protocol::Tcp,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -155,13 +157,14 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: Protocol::Tcp,
+            protocol: tunnel_model::Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),
             gateways: vec![self.address.clone()],
             services: services.iter().map(service).collect(),
             allow: AllowList::default(),
+            advertise: Vec::new(),
             local_port: 0,
             metrics: None,
             log: tunnel_daemon::logs::LogConfig::default(),
@@ -273,6 +276,7 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         let session = Session {
             tunnel: established.tunnel,
             services: offer.services,
+            subnets: offer.subnets,
             hello: established.negotiated.peer,
             notices: established.notices,
             _incoming: established.incoming,
