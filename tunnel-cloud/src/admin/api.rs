@@ -1,5 +1,7 @@
 //! Requests and answers of version 1. Fields are added, never given a second meaning. Times are RFC 3339 in UTC.
 
+mod rights;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use tunnel_model::{
 };
 
 pub use crate::directory::RouteState;
+
+pub use rights::*;
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,8 +7,10 @@ pub mod api;
 mod error;
 mod forwards;
 mod nodes;
+mod rights;
 mod routes;
 mod status;
+mod streams;
 mod tokens;
 mod users;
 
@@ -22,7 +24,7 @@ use axum::{
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_model::{NodeId, Reason, Refusal};
 
-use crate::{config::Config, state::State};
+use crate::{config::Config, dial::Gateway, reload::Reloader, state::State};
 
 pub use error::{ApiError, exit_of};
 pub use forwards::OpenForward;
@@ -52,6 +54,10 @@ pub struct AppState {
     pub state: Arc<State>,
     /// The live sessions; `None` where no gateway runs.
     pub sessions: Option<Arc<dyn Sessions>>,
+    /// Rights and open streams; `None` where no gateway runs.
+    pub gateway: Option<Arc<Gateway>>,
+    /// What reads the configuration again; `None` where no gateway runs.
+    pub reloader: Option<Arc<Reloader>>,
 }
 
 /// The API.
@@ -70,6 +76,11 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
         .route("/v1/forwards", post(forwards::open))
+        .route("/v1/policy/test", post(rights::test))
+        .route("/v1/explain", post(rights::explain))
+        .route("/v1/reload", post(rights::reload))
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/kill", post(streams::kill))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
@@ -95,6 +106,17 @@ pub(crate) fn not_running() -> CliError {
 impl AppState {
     fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
         self.sessions.as_deref().ok_or_else(|| not_running().into())
+    }
+
+    fn gateway(&self) -> Result<&Gateway, ApiError> {
+        self.gateway.as_deref().ok_or_else(|| not_running().into())
+    }
+
+    /// Judges open streams again, once a user or a node's labels have changed.
+    fn recheck(&self) {
+        if let Some(gateway) = &self.gateway {
+            gateway.recheck();
+        }
     }
 
     fn disconnect(&self, node: NodeId, why: Reason) {

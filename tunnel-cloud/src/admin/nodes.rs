@@ -54,6 +54,7 @@ pub(super) async fn label(State(app): State<AppState>, Path(name): Path<String>,
     let id = find(&app.state.directory, &name)?.record.id;
     app.state.directory.edit_labels(id, &edit.set, &edit.remove).await?;
     tracing::info!(node = name, "labels changed");
+    app.recheck();
     show(State(app), Path(name)).await
 }
 

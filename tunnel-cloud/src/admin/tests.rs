@@ -375,6 +375,8 @@ impl Gateway {
             config: Arc::new(config),
             state: Arc::new(state),
             sessions: Some(Arc::clone(&sessions) as Arc<dyn Sessions>),
+            gateway: None,
+            reloader: None,
         };
         Self {
             _place: place,

@@ -72,6 +72,35 @@ pub enum Command {
         #[command(subcommand)]
         command: UsersCommand,
     },
+    /// The rules: who may reach what
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Walk the way of a dial and name the hop that says no; the stream is really opened, and closed at once
+    Explain {
+        /// What to reach
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+        /// As whom
+        #[arg(long = "as", value_name = "SUBJECT")]
+        subject: String,
+    },
+    /// Streams that are open
+    Streams {
+        /// What to do
+        #[command(subcommand)]
+        command: StreamsCommand,
+    },
+    /// Watch what passes, by node, class and principal, until interrupted
+    Top {
+        /// Print one table and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Have the running gateway read its configuration again; live streams go on
+    Reload,
     /// How the running gateway is
     Status,
     /// Measure round trips to a node's agent, through the tunnel
@@ -275,6 +304,42 @@ pub enum UsersCommand {
         /// The user's name
         name: String,
     },
+}
+
+/// The commands for rules.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say which rule allows something, or what is lacking; exits with 5 if none does
+    Test {
+        /// Who asks: user:NAME, group:NAME, cidr:ADDRESS or node:NAME
+        subject: String,
+        /// What for
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+    },
+}
+
+/// The commands for streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamsCommand {
+    /// List streams, the oldest first
+    Ls,
+    /// Cut streams: all that fit what is given
+    Kill(KillArgs),
+}
+
+/// The arguments of `streams kill`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct KillArgs {
+    /// The stream's number, as `streams ls` lists it
+    pub id: Option<u64>,
+    /// Those of one principal, such as user:alice
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// Those to one node
+    #[arg(long)]
+    pub node: Option<NodeName>,
 }
 
 /// The commands for the audit log. They read its files, whether a gateway runs or not.

@@ -11,10 +11,13 @@ mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod rights;
 mod routes;
 mod serve;
 mod status;
+mod streams;
 mod tokens;
+mod top;
 mod users;
 
 use clap::CommandFactory;
@@ -26,8 +29,8 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    AuditCommand, Cli, Command, ForwardArgs, InitArgs, LabArgs, NodesCommand, RoutesCommand, TokenArgs, TokenCommand,
-    UsersCommand,
+    AuditCommand, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
+    StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
 
@@ -47,6 +50,13 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Policy { command } => rights::policy(command, &Gateway::find(load()?).await?, format).await,
+        Command::Explain { destination, subject } => {
+            rights::explain(destination, subject, &Gateway::find(load()?).await?, format).await
+        }
+        Command::Streams { command } => streams::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Top { once } => top::run(&Gateway::find(load()?).await?, once, format).await,
+        Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,

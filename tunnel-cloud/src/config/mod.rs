@@ -26,6 +26,9 @@ pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// The state directory.
     pub state: PathBuf,
     /// The suffix of the nodes' names.
@@ -41,13 +44,13 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// How it logs.
     pub log: LogConfig,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
-    /// Where its audit log is.
-    pub audit: AuditConfig,
 }
 
 /// Where a gateway listens.
@@ -101,6 +104,7 @@ impl Config {
                 .with_hint(Some(hint)));
         }
         Ok(Self {
+            file: source.path().to_owned(),
             audit: AuditConfig {
                 path: base.join(raw.audit.path.unwrap_or_else(|| state.join("audit"))),
                 max_mib: raw.audit.max_mib.get(),
@@ -170,6 +174,12 @@ mod tests {
         level = "info"
         format = "text"
 
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
+
         [limits]
         nodes = 20000
         streams_per_node = 1024
@@ -177,12 +187,6 @@ mod tests {
         streams_per_principal = 8192
         principal_opens_per_second = 5000
         node_opens_per_second = 5000
-
-        [audit]
-        path = "/etc/tunnel/state/audit"
-        max_mib = 64
-        keep = 16
-        outputs = ["file"]
         "#);
     }
 

@@ -37,15 +37,15 @@ pub struct RawConfig {
     /// How the gateway logs
     #[serde(default)]
     pub log: LogConfig,
+    /// The audit log
+    #[serde(default)]
+    pub audit: RawAudit,
     /// What the gateway allows itself and others
     #[serde(default)]
     pub limits: RawLimits,
     /// Who may reach what; nobody reaches anything without a rule
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,
-    /// The audit log
-    #[serde(default)]
-    pub audit: RawAudit,
 }
 
 /// The table `listen`.

@@ -17,7 +17,7 @@ use tracing::info;
 use tunnel_identity::UnixTime;
 use tunnel_model::{Class, Destination, Principal, Refusal, TraceId};
 
-use super::{limits::Room, metrics::DialMetrics};
+use super::{audited::Audited, limits::Room, metrics::DialMetrics};
 use crate::ingress::{DialRequest, Way};
 
 /// The table of granted streams.
@@ -150,6 +150,7 @@ impl Grants {
             grant,
             room,
             gauge,
+            audited: Audited::default(),
         }
     }
 
@@ -166,6 +167,7 @@ pub struct Lease {
     grant: Arc<Grant>,
     room: Room,
     gauge: Gauge,
+    pub(super) audited: Audited,
 }
 
 impl Lease {
@@ -200,6 +202,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.audited.end(&self.grant);
         self.grants.lock().by_id.remove(&self.grant.id);
         self.gauge.dec();
     }

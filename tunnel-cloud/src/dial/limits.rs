@@ -248,7 +248,8 @@ impl<K: Eq + Hash> Accounts<K> {
         if let Some(account) = held.by_holder.get(&holder) {
             return Some(Arc::clone(account));
         }
-        if held.by_holder.len() >= held.look_at && now >= held.look_again {
+        let many = held.by_holder.len();
+        if many >= held.look_at && (many < MOST_ACCOUNTS || now >= held.look_again) {
             held.forget_idle(now);
         }
         if held.by_holder.len() >= MOST_ACCOUNTS {
@@ -356,6 +357,7 @@ mod tests {
         assert!(busy.get(MOST_ACCOUNTS, 0).is_none());
         assert!(busy.get(7, 0).is_some());
         drop(all);
+        assert!(busy.get(MOST_ACCOUNTS, 0).is_none(), "it was looked just now");
         assert!(busy.get(MOST_ACCOUNTS, 2_000_000_000).is_some());
     }
 

@@ -3,12 +3,15 @@
 //! | module | what |
 //! |---|---|
 //! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
+//! | `audited` | what the audit log hears of a stream |
 //! | `stream` | an open stream, which keeps to all of this |
 //! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
+mod audited;
 mod bucket;
 pub mod explain;
 pub mod grants;
@@ -32,13 +35,16 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName, Verdict,
-    Zone,
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
-use self::{limits::Limiter, rights::Rights};
+use self::{audited::Audited, limits::Limiter, rights::Rights};
 use crate::{
+    audit::{
+        Audit, Refused,
+        record::{Event, Why},
+    },
     config::{Config, RawLimits},
     directory::LiveDirectory,
     ingress::{Credential, Dial, DialRequest},
@@ -75,6 +81,7 @@ pub struct Gateway {
     /// Whether there is memory for more.
     memory: MemoryGuard,
     metrics: DialMetrics,
+    audit: Arc<Audit>,
 }
 
 impl Gateway {
@@ -97,6 +104,7 @@ impl Gateway {
             streams_per_node: AtomicUsize::new(0),
             memory,
             metrics,
+            audit: Arc::clone(&state.audit),
         };
         gateway.set_limits(&config.limits);
         gateway.set_rules(config.rules.clone());
@@ -120,14 +128,17 @@ impl Gateway {
     /// What the policy says about whoever asks, and the rule that allows it.
     pub fn judge(&self, principal: &Principal, destination: &Destination) -> (Verdict, Option<Rule>) {
         let policy = self.rights.policy();
-        let verdict = self
-            .directory
-            .read(|all| rights::judge(&policy, all, principal, destination));
+        let verdict = self.verdict(&policy, principal, destination);
         let rule = match verdict {
             Verdict::Allowed { rule } => policy.rules().get(rule).cloned(),
             Verdict::Denied(_) => None,
         };
         (verdict, rule)
+    }
+
+    fn verdict(&self, policy: &Policy, principal: &Principal, destination: &Destination) -> Verdict {
+        self.directory
+            .read(|all| rights::judge(policy, all, principal, destination))
     }
 
     /// Judges every open stream again, once policy, a user or a node's labels have changed; cuts those that would not be
@@ -165,22 +176,33 @@ impl Gateway {
     }
 
     /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
-    /// returned with it has entered the table of open streams.
+    /// returned with it has entered the table of open streams, and is on record.
     pub fn admit<T>(
         &self,
         request: &DialRequest,
         find: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<(T, Lease), Refusal> {
+        let admitted = self.enter(request, find);
+        if let Err(refusal) = &admitted {
+            audited::refuse(&self.audit, request, refusal);
+        }
+        admitted
+    }
+
+    fn enter<T>(&self, request: &DialRequest, find: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Lease), Refusal> {
         let before = self.rights.changes();
         // Rights come before the directory, so that names cannot be tried out without any.
         self.may(request)?;
         let room = self.room(request)?;
         let found = find()?;
-        let lease = self.grants.enter(request, room);
+        let mut lease = self.grants.enter(request, room);
         if self.rights.changes() != before {
-            // Whoever changed them may have gone through the table before this stream was in it.
-            self.may(request)?;
+            // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
+            // out before as well.
+            let message = "rights have changed this very moment; try again";
+            return Err(Refusal::new(Reason::Overloaded, message));
         }
+        lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
             stream = lease.grant().id,
             principal = %request.principal,
@@ -195,7 +217,7 @@ impl Gateway {
     }
 
     fn may(&self, request: &DialRequest) -> Result<(), Refusal> {
-        match self.judge(&request.principal, &request.destination).0 {
+        match self.verdict(&self.rights.policy(), &request.principal, &request.destination) {
             Verdict::Allowed { .. } => Ok(()),
             Verdict::Denied(denial) => {
                 self.metrics.denied(denial);
@@ -235,13 +257,20 @@ impl Gateway {
     ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
             node: None,
         };
         tokio::select! {
-            opened = tunnel.open(&open, DIAL_DEADLINE) => Ok(Granted::new(opened?, lease)),
+            opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
+                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Err(refusal) => {
+                    lease.audited.refused(refusal.reason);
+                    Err(refusal)
+                }
+            },
             why = lease.wait_cut() => Err(why),
         }
     }
@@ -252,7 +281,15 @@ impl Dial for Gateway {
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
-            Some(credential) => Ok(self.users.authenticate(&credential)?.at(client.ip())),
+            Some(credential) => match self.users.authenticate(&credential) {
+                Ok(principal) => Ok(principal.at(client.ip())),
+                Err(refusal) => {
+                    let why = Why::from(&refusal);
+                    let event = Event::AuthenticationRefused { client, why };
+                    self.audit.refusal(Refused::Authentication, &event);
+                    Err(refusal)
+                }
+            },
             None if self.rights.policy().names_address(client.ip()) => Ok(Principal::address(client.ip())),
             None => Err(Refusal::new(
                 Reason::Unauthenticated,
@@ -273,16 +310,7 @@ impl Dial for Gateway {
     }
 
     fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
-        let policy = self.rights.policy();
-        let may = |node: &NodeName, target: &Target| {
-            let destination = Destination {
-                node: node.clone(),
-                target: target.clone(),
-            };
-            self.directory
-                .read(|all| rights::judge(&policy, all, principal, &destination))
-                .is_allowed()
-        };
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
         route::node_towards(&self.directory, may, principal, protocol, address)
     }
 

@@ -5,14 +5,14 @@
 
 use std::net::SocketAddr;
 
-use tunnel_model::{HostPort, NodeName, Principal, Protocol, Reason, Refusal, RouteError, Target};
+use tunnel_model::{Destination, HostPort, NodeName, Principal, Protocol, Reason, Refusal, RouteError, Target};
 
 use crate::directory::LiveDirectory;
 
 /// The node that leads to an address, for whom `may` says where this caller may reach a target.
 pub(super) fn node_towards(
     directory: &LiveDirectory,
-    may: impl Fn(&NodeName, &Target) -> bool,
+    may: impl Fn(&Destination) -> bool,
     principal: &Principal,
     protocol: Protocol,
     address: SocketAddr,
@@ -22,14 +22,20 @@ pub(super) fn node_towards(
         Protocol::Tcp => Target::Tcp(host_port),
         Protocol::Udp => Target::Udp(host_port),
     };
+    let may = |node: &NodeName| {
+        may(&Destination {
+            node: node.clone(),
+            target: target.clone(),
+        })
+    };
     let refused = |error: RouteError| Refusal::new(Reason::Denied, error.to_string());
     match directory.route(address.ip()) {
-        Ok(node) if may(&node, &target) => Ok(node),
+        Ok(node) if may(&node) => Ok(node),
         // This depends on nothing but the address.
         Err(error @ RouteError::Local(_)) => Err(refused(error)),
         Err(RouteError::Ambiguous { ip, net, mut nodes }) => {
             // Of the others one does not even learn that they are there.
-            nodes.retain(|node| may(node, &target));
+            nodes.retain(may);
             match nodes.is_empty() {
                 true => Err(no_way(principal, &target, address)),
                 false => Err(refused(RouteError::Ambiguous { ip, net, nodes })),
@@ -111,7 +117,7 @@ mod tests {
 
     /// The node towards port 80 of an address for a caller with rights on these nodes, or what it hears.
     fn ask(directory: &LiveDirectory, ip: &str, may: &[&str]) -> Result<String, String> {
-        let may = |node: &NodeName, _: &Target| may.contains(&node.as_str());
+        let may = |to: &Destination| may.contains(&to.node.as_str());
         let alice = Principal::user("alice".parse().unwrap(), Vec::new());
         let address = (ip.parse::<std::net::IpAddr>().unwrap(), 80).into();
         let found = node_towards(directory, may, &alice, Protocol::Tcp, address);

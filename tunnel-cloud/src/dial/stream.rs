@@ -90,6 +90,9 @@ impl<S: Carried> Granted<S> {
     ) -> Poll<io::Result<R>> {
         if self.lease.grant().cut().is_none() {
             let acted = act(self, cx);
+            if let Poll::Ready(Err(error)) = &acted {
+                self.lease.audited.broke(error);
+            }
             if acted.is_ready() || self.lease.grant().poll_cut(wait, cx).is_pending() {
                 return acted;
             }
@@ -130,6 +133,9 @@ impl<S: Carried> Granted<S> {
             }
         }
         let read = buf.filled().len() - before;
+        if read == 0 && buf.remaining() > 0 {
+            self.lease.audited.target_ended();
+        }
         let wait = self.lease.received(read);
         self.reading.begin(wait);
         Poll::Ready(Ok(()))
@@ -165,7 +171,11 @@ impl<S: Carried> AsyncWrite for Granted<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shutdown = |granted: &mut Self, cx: &mut Context<'_>| granted.stream()?.poll_shutdown(cx);
+        let shutdown = |granted: &mut Self, cx: &mut Context<'_>| {
+            ready!(granted.stream()?.poll_shutdown(cx))?;
+            granted.lease.audited.caller_ended();
+            Poll::Ready(Ok(()))
+        };
         self.get_mut().poll_unless_cut(Wait::Write, cx, shutdown)
     }
 }
@@ -175,7 +185,9 @@ impl<S: Carried> Dialled for Granted<S> {
         let cut = self.lease.wait_cut();
         let refusal = match &mut self.stream {
             Some(stream) => tokio::select! {
-                established = stream.established() => return established,
+                established = stream.established() => {
+                    return established.inspect_err(|refusal| self.lease.audited.refused(refusal.reason));
+                }
                 why = cut => why,
             },
             None => self.why(),

@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},
+    reload::Reloader,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
 };
@@ -46,6 +47,8 @@ pub struct Running {
     pub registry: Arc<Registry>,
     /// Whether it works, by round trips of its own.
     pub readiness: Readiness,
+    /// What reads its configuration again.
+    pub reloader: Arc<Reloader>,
 }
 
 /// Opens the state, binds every listener and starts every loop. On an error, nothing is left running but what `tasks`
@@ -136,6 +139,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     };
     let probes = Acceptor::new(probes, MAX_LOCAL_CONNECTIONS, &accepting, "metrics");
     tasks.spawn_critical("metrics", probing.serve(probes, tasks.flushing()));
+    let reloader = Arc::new(Reloader::new(&config, Arc::clone(&gateway))?);
     let app = AppState {
         config: Arc::new(config),
         state: Arc::clone(&state),
@@ -144,6 +148,8 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
             listening.clone(),
             ways,
         ))),
+        gateway: Some(gateway),
+        reloader: Some(Arc::clone(&reloader)),
     };
     let commands = Acceptor::new(commands, MAX_LOCAL_CONNECTIONS, &accepting, "admin");
     let router = TowerToHyperService::new(admin::router(app));
@@ -160,6 +166,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         state,
         registry,
         readiness,
+        reloader,
     })
 }
 
