@@ -7,6 +7,7 @@ pub mod api;
 mod error;
 mod forwards;
 mod nodes;
+mod record;
 mod rights;
 mod routes;
 mod status;
@@ -18,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Router, middleware,
     routing::{delete, get, patch, post},
 };
 use tunnel_daemon::error::{CliError, Exit};
@@ -75,15 +76,16 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
-        .route("/v1/forwards", post(forwards::open))
         .route("/v1/policy/test", post(rights::test))
         .route("/v1/explain", post(rights::explain))
         .route("/v1/reload", post(rights::reload))
         .route("/v1/streams", get(streams::list))
         .route("/v1/streams/kill", post(streams::kill))
+        .route("/v1/forwards", post(forwards::open))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
+        .route_layer(middleware::from_fn_with_state(app.clone(), record::record))
         .with_state(app)
 }
 

@@ -26,6 +26,7 @@ use tunnel_model::SessionId;
 use self::{sessions::LiveSessions, ways::Ways};
 use crate::{
     admin::{self, AppState, api::Listening},
+    audit::record::Event,
     config::Config,
     dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},
@@ -97,6 +98,11 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let memory = MemoryGuard::new(config.limits.memory_mib.map(|mib| u64::from(mib.get()) * 1024 * 1024));
     tasks.spawn_aside(memory.clone().watch());
 
+    state.audit.attach(&metrics, readiness.unlogged_check("audit log"));
+    let version = env!("CARGO_PKG_VERSION");
+    state.audit.note(Event::GatewayStarted { version });
+    tasks.spawn_critical("audit log", Arc::clone(&state.audit).keep(tasks.flushing()));
+
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
@@ -108,6 +114,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
         memory: memory.clone(),
+        audit: Arc::clone(&state.audit),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
     if config.rules.is_empty() {
