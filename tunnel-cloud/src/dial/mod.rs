@@ -189,7 +189,11 @@ impl Gateway {
         admitted
     }
 
-    fn enter<T>(&self, request: &DialRequest, find: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Lease), Refusal> {
+    fn enter<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
         let before = self.rights.changes();
         // Rights come before the directory, so that names cannot be tried out without any.
         self.may(request)?;

@@ -64,7 +64,10 @@ async fn r6_a_bad_file_changes_nothing() {
     let good = fs::read_to_string(&path).unwrap();
     for (bad, code) in [
         ("advertise = [\"10.42.3.0/24\"]\nalow = []\n", "config-unknown-key"),
-        ("advertise = [\"10.42.3.0/24\"]\nallow = [\"x\"]\n", "config-invalid-value"),
+        (
+            "advertise = [\"10.42.3.0/24\"]\nallow = [\"x\"]\n",
+            "config-invalid-value",
+        ),
     ] {
         fs::write(&path, format!("{bad}{good}")).unwrap();
         let error = reloader.reload(None).await.unwrap_err();
