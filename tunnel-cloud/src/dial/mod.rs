@@ -261,6 +261,7 @@ impl Gateway {
     ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
@@ -299,6 +300,13 @@ impl Dial for Gateway {
                 "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET",
             )),
         }
+    }
+
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
     }
 
     fn zone(&self) -> &Zone {

@@ -8,5 +8,7 @@ mod refusals;
 mod ssh;
 /// Machines behind an edge, by address.
 mod subnets;
+/// Ports whose host or target decides, and clients that show no credential.
+mod ways;
 /// WebSocket.
 mod websocket;
