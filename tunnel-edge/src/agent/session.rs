@@ -123,7 +123,7 @@ impl Session {
         // Settings that changed while the session was opened are news to it.
         changes.mark_changed();
         let generation = AtomicU64::new(self.settings.generation);
-        let mut offered = self.settings.offer();
+        let mut current = Arc::clone(&self.settings);
         let mut served = false;
         let mut driver = shared.tasks.spawn(self.driver.run());
         let mut health = std::pin::pin!(keep_healthy(shared, &self.tunnel, network, &alive, &generation));
@@ -146,26 +146,15 @@ impl Session {
                 },
                 _ = changes.changed() => {
                     let settings = Arc::clone(&changes.borrow_and_update());
-                    if settings.generation == generation.load(Ordering::Relaxed) {
-                        continue;
-                    }
-                    if settings.epoch != self.settings.epoch && !leaving {
-                        let streams = self.tunnel.status().streams;
-                        info!(streams, "the configuration names other gateways");
-                        self.tunnel.drain(moving(), None);
+                    if settings.epoch != current.epoch && !leaving {
+                        move_away(&self.tunnel);
                         shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
                         break (moving(), None);
                     }
-                    let offer = settings.offer();
-                    if offer != offered {
-                        // A configuration that was read has been found to offer no more than it may.
-                        if let Err(error) = self.tunnel.offer(&offer) {
-                            warn!(%error, "the gateway is not told what is offered now");
-                        }
-                        offered = offer;
-                    }
+                    offer_anew(&self.tunnel, &current, &settings);
                     generation.store(settings.generation, Ordering::Relaxed);
                     shared.state.send_modify(|state| state.generation = settings.generation);
+                    current = settings;
                 }
                 dead = &mut health, if !given_up => {
                     given_up = true;
@@ -189,6 +178,25 @@ impl Session {
             retry_after,
             proved: served || lasted.is_some_and(|lasted| lasted >= PROVED),
         }
+    }
+}
+
+/// Lets the session end with its streams.
+fn move_away(tunnel: &Tunnel) {
+    let streams = tunnel.status().streams;
+    info!(streams, "the configuration names other gateways");
+    tunnel.drain(moving(), None);
+}
+
+/// Tells the gateway what is offered now, if that is something else.
+fn offer_anew(tunnel: &Tunnel, before: &Settings, now: &Settings) {
+    let offer = now.offer();
+    if offer == before.offer() {
+        return;
+    }
+    // A configuration that was read has been found to offer no more than it may.
+    if let Err(error) = tunnel.offer(&offer) {
+        warn!(%error, "the gateway is not told what is offered now");
     }
 }
 
