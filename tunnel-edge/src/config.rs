@@ -1,5 +1,7 @@
 //! `edge.toml`: what is written there ([`RawConfig`]) and what it means ([`Config`]).
 
+mod listen;
+
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
@@ -10,11 +12,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tunnel_daemon::{
     config::{ConfigError, Source},
-    listen::require_local,
     logs::LogConfig,
 };
 use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service, Subnet};
 use tunnel_proto::{OfferError, check_offer};
+
+pub use self::listen::{Listener, RawListen, RawListens};
 
 /// Where the configuration is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
@@ -41,7 +44,7 @@ pub struct RawConfig {
     pub link: LinkConfig,
     /// What the agent listens on
     #[serde(default, skip_serializing_if = "is_default")]
-    pub listen: ListenConfig,
+    pub listen: RawListens,
     /// Logs
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogConfig,
@@ -64,15 +67,6 @@ pub struct LinkConfig {
     pub local_port: u16,
 }
 
-/// The `[listen]` table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ListenConfig {
-    /// A loopback address for /metrics, /livez and /readyz; not served unless set
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<SocketAddr>,
-}
-
 /// The configuration in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -90,6 +84,8 @@ pub struct Config {
     pub local_port: u16,
     /// Where metrics are served, a loopback address.
     pub metrics: Option<SocketAddr>,
+    /// Listeners for services beyond the gateway.
+    pub listeners: Vec<Listener>,
     /// Logs.
     pub log: LogConfig,
 }
@@ -139,9 +135,7 @@ impl Config {
                 return Err(source.invalid(&key, format!("there is a service {} already", service.name)));
             }
         }
-        if let Some(address) = raw.listen.metrics {
-            require_local(address).map_err(|refused| source.invalid("listen.metrics", refused))?;
-        }
+        let (metrics, listeners) = raw.listen.check(source)?;
         let beside = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             state: beside.join(&raw.state),
@@ -154,7 +148,8 @@ impl Config {
             allow: raw.allow,
             advertise: raw.advertise,
             local_port: raw.link.local_port,
-            metrics: raw.listen.metrics,
+            metrics,
+            listeners,
             log: raw.log,
         })
     }
@@ -172,7 +167,7 @@ impl Config {
             link: LinkConfig {
                 local_port: self.local_port,
             },
-            listen: ListenConfig { metrics: self.metrics },
+            listen: RawListens::new(self.metrics, &self.listeners),
             log: self.log.clone(),
         }
     }
@@ -276,6 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn one_table_listens_for_metrics_and_a_list_for_services_too() {
+        let service = "[[listen]]\nlisten = \"127.0.0.1:5000\"\nservice = \"registry\"\n";
+        let web = "[[listen]]\nlisten = \"10.0.0.1:80\"\nservice = \"web.edge2\"\n";
+        let config = parse(&format!(
+            "{BASE}[[listen]]\nmetrics = \"127.0.0.1:9100\"\n{service}{web}"
+        ))
+        .unwrap();
+        assert!(config.metrics.is_some());
+        let listeners: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|l| format!("{} {}", l.listen, l.service))
+            .collect();
+        assert_eq!(listeners, ["127.0.0.1:5000 registry.cloud", "10.0.0.1:80 web.edge2"]);
+        let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+        assert_eq!(parse(&shown).unwrap(), config, "{shown}");
+        let one = parse(&format!("{BASE}{service}")).unwrap();
+        assert_eq!(parse(&toml::to_string_pretty(&one.to_raw()).unwrap()).unwrap(), one);
+    }
+
+    #[test]
     fn a_relative_state_directory_lies_beside_the_file() {
         let config = parse("state = \"state\"\n[gateway]\naddresses = [\"gw:1\"]\n").unwrap();
         assert_eq!(config.state, Path::new("/etc/tunnel/state"));
@@ -300,6 +316,21 @@ mod tests {
             (
                 format!("{BASE}[listen]\nmetrics = \"0.0.0.0:9100\"\n"),
                 "listen.metrics",
+                5,
+            ),
+            (
+                format!("{BASE}[[listen]]\nlisten = \"127.0.0.1:1\"\n"),
+                "listen[0].listen",
+                5,
+            ),
+            (
+                format!("{BASE}[[listen]]\nlisten = \"127.0.0.1:1\"\nservice = \"10.0.0.1:80\"\n"),
+                "listen[0].service",
+                6,
+            ),
+            (
+                format!("{BASE}[listen]\nservice = \"web.edge2\"\n"),
+                "listen.service",
                 5,
             ),
         ] {

@@ -25,8 +25,12 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tunnel_carrier::quic::{self, Dialer, Limits};
+use tunnel_carrier::{
+    Tunnel,
+    quic::{self, Dialer, Limits},
+};
 use tunnel_daemon::{
+    accept::AcceptMetrics,
     metrics::Metrics,
     readiness::{Check, Readiness},
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
@@ -42,9 +46,10 @@ pub use self::{
     status::Status,
 };
 use crate::{
-    config::Config,
+    config::{Config, Listener},
     identity::{Identity, LoadError},
     metrics::EdgeMetrics,
+    outbound::{self, RemoteService},
 };
 
 /// How long a ping that somebody asked for may take.
@@ -68,6 +73,16 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A listener cannot have its address.
+    #[error("cannot listen on {address} for {service}: {source}")]
+    Listen {
+        /// The address that was configured.
+        address: SocketAddr,
+        /// What it would have led to.
+        service: RemoteService,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// What of a process an agent uses.
@@ -77,6 +92,8 @@ pub struct Home {
     pub tasks: Tasks,
     /// What it counts.
     pub metrics: EdgeMetrics,
+    /// What its listeners count.
+    pub accepts: AcceptMetrics,
     /// Told about each round trip through the tunnel.
     pub check: Check,
 }
@@ -84,9 +101,11 @@ pub struct Home {
 impl Home {
     /// A home for an agent that shares its process with others: of its own in everything.
     pub fn alone() -> Self {
+        let metrics = Metrics::new("tunnel_edge");
         Self {
             tasks: Tasks::new(),
-            metrics: EdgeMetrics::new(&Metrics::new("tunnel_edge")),
+            metrics: EdgeMetrics::new(&metrics),
+            accepts: AcceptMetrics::new(&metrics),
             check: Readiness::new().unlogged_check("tunnel"),
         }
     }
@@ -100,7 +119,7 @@ pub struct Agent {
 
 /// What the agent's tasks share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     identity: Identity,
     settings: watch::Sender<Arc<Settings>>,
     dialer: Dialer,
@@ -108,8 +127,10 @@ struct Shared {
     state: watch::Sender<State>,
     /// The last certificate that the gateway did not accept, by its validity.
     rejected: watch::Sender<Option<Validity>>,
-    tasks: Tasks,
-    metrics: EdgeMetrics,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: EdgeMetrics,
+    /// Where it listens for local clients, in the configuration's order.
+    listening: Vec<SocketAddr>,
     check: Check,
 }
 
@@ -127,6 +148,14 @@ impl Agent {
     pub(crate) fn start_with(config: &Config, identity: Identity, home: Home) -> Result<Self, StartError> {
         let port = config.local_port;
         let dialer = Dialer::bind(port, Limits::edge()).map_err(|source| StartError::Bind { port, source })?;
+        let bind = |listener: &Listener| {
+            outbound::bind(listener, &home.accepts).map_err(|source| StartError::Listen {
+                address: listener.listen,
+                service: listener.service.clone(),
+                source,
+            })
+        };
+        let listeners = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::new(identity.now())),
             identity,
@@ -136,10 +165,14 @@ impl Agent {
             rejected: watch::Sender::new(None),
             tasks: home.tasks,
             metrics: home.metrics,
+            listening: listeners.iter().map(|bound| bound.address).collect(),
             check: home.check,
         });
         let tasks = &shared.tasks;
         tasks.spawn_critical("agent", live(Arc::clone(&shared)));
+        for bound in listeners {
+            tasks.spawn_critical("listener", outbound::run(Arc::clone(&shared), bound));
+        }
         tasks.spawn_aside(renewal::keep_renewed(Arc::clone(&shared)));
         Ok(Self { shared })
     }
@@ -147,6 +180,11 @@ impl Agent {
     /// What it is doing, and each change.
     pub fn state(&self) -> watch::Receiver<State> {
         self.shared.state.subscribe()
+    }
+
+    /// Where it listens for local clients, in the configuration's order.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.shared.listening
     }
 
     /// Figures of the moment.
@@ -203,14 +241,7 @@ impl Agent {
 
     /// A round trip to the gateway through the tunnel.
     pub async fn ping(&self) -> Result<Duration, Refusal> {
-        let (tunnel, why) = {
-            let state = self.shared.state.borrow();
-            (state.tunnel.clone(), state.why.clone())
-        };
-        let Some(tunnel) = tunnel else {
-            let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
-            return Err(why.unwrap_or_else(not_yet));
-        };
+        let tunnel = self.shared.tunnel()?;
         let late = || Refusal::new(Reason::IdleTimeout, "the gateway did not answer in time");
         timeout(PING_DEADLINE, tunnel.ping())
             .await
@@ -222,6 +253,17 @@ impl Agent {
     pub async fn shutdown(&self, deadlines: Deadlines) -> Result<Ended, ShutdownError> {
         self.shared.tasks.stop();
         shutdown::run(&self.shared.tasks, NoSignals, deadlines).await
+    }
+}
+
+impl Shared {
+    /// The session, or why there is none.
+    pub(crate) fn tunnel(&self) -> Result<Tunnel, Refusal> {
+        let state = self.state.borrow();
+        state.tunnel.clone().ok_or_else(|| {
+            let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
+            state.why.clone().unwrap_or_else(not_yet)
+        })
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) async fn run(path: &Path) -> Result<(), CliError> {
     let home = Home {
         tasks: tasks.clone(),
         metrics: EdgeMetrics::new(&metrics),
+        accepts: accepts.clone(),
         check: readiness.unlogged_check("tunnel"),
     };
 

@@ -51,7 +51,8 @@ pub(crate) struct Session {
     pub(crate) subnets: Vec<Subnet>,
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
-    _incoming: mpsc::Receiver<Incoming>,
+    /// Streams that the edge opens.
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
 }
 
 impl Session {
@@ -167,6 +168,7 @@ impl Gateway {
             advertise: Vec::new(),
             local_port: 0,
             metrics: None,
+            listeners: Vec::new(),
             log: tunnel_daemon::logs::LogConfig::default(),
         }
     }
@@ -279,7 +281,7 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
             subnets: offer.subnets,
             hello: established.negotiated.peer,
             notices: established.notices,
-            _incoming: established.incoming,
+            incoming: established.incoming,
         };
         // A test that looks at no more sessions has ended.
         let _ = sessions.send(session).await;
