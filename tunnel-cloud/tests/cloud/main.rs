@@ -16,4 +16,7 @@ mod serve;
 /// `lab`: the whole path in one process.
 mod lab;
 
+/// An edge that asks for what is not its own.
+mod hostile;
+
 mod operator;
