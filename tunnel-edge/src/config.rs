@@ -14,8 +14,8 @@ use tunnel_daemon::{
     config::{ConfigError, Source},
     logs::LogConfig,
 };
-use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service};
-use tunnel_proto::check_offer;
+use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service, Subnet};
+use tunnel_proto::{OfferError, check_offer};
 
 pub use self::listen::{Listener, RawListen, RawListens};
 
@@ -31,6 +31,9 @@ pub struct RawConfig {
     /// Addresses and ports that may be reached beside the services, such as "127.0.0.1:8000-8999"
     #[serde(default)]
     pub allow: AllowList,
+    /// Subnets that this machine leads to, such as "10.42.3.0/24": all of their TCP and UDP ports may be reached
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<Subnet>,
     /// Where the gateway is
     pub gateway: GatewayConfig,
     /// What can be reached by name; without any: ssh, kubelet and node-exporter on loopback
@@ -75,6 +78,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What can be reached beside the services.
     pub allow: AllowList,
+    /// Subnets that this machine leads to.
+    pub advertise: Vec<Subnet>,
     /// The local UDP port; 0 takes a free one.
     pub local_port: u16,
     /// Where metrics are served, a loopback address.
@@ -88,7 +93,18 @@ pub struct Config {
 impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::from_source(&Source::read(path)?, path)
+        Self::load_with_text(path).map(|(config, _)| config)
+    }
+
+    /// Reads a file, and returns what is written in it too.
+    pub fn load_with_text(path: &Path) -> Result<(Self, String), ConfigError> {
+        let source = Source::read(path)?;
+        Ok((Self::from_source(&source, path)?, source.text().to_owned()))
+    }
+
+    /// Reads what a file at `path` would say.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::from_source(&Source::from_text(path, text), path)
     }
 
     fn from_source(source: &Source, path: &Path) -> Result<Self, ConfigError> {
@@ -98,9 +114,20 @@ impl Config {
         }
         let offer = Offer {
             services: raw.services.clone(),
-            subnets: Vec::new(),
+            subnets: raw.advertise.clone(),
         };
-        check_offer(&offer).map_err(|error| source.invalid("service", error.to_string()))?;
+        check_offer(&offer).map_err(|error| {
+            let key = match error {
+                OfferError::Subnets(_) => "advertise",
+                _ => "service",
+            };
+            source.invalid(key, error.to_string())
+        })?;
+        for (i, subnet) in raw.advertise.iter().enumerate() {
+            if raw.advertise[..i].contains(subnet) {
+                return Err(source.invalid("advertise", format!("{subnet} is there twice")));
+            }
+        }
         let mut names = HashSet::new();
         for (i, service) in raw.services.iter().enumerate() {
             if !names.insert(&service.name) {
@@ -119,6 +146,7 @@ impl Config {
                 raw.services
             },
             allow: raw.allow,
+            advertise: raw.advertise,
             local_port: raw.link.local_port,
             metrics,
             listeners,
@@ -131,6 +159,7 @@ impl Config {
         RawConfig {
             state: self.state.clone(),
             allow: self.allow.clone(),
+            advertise: self.advertise.clone(),
             gateway: GatewayConfig {
                 addresses: self.gateways.clone(),
             },
@@ -234,7 +263,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\n{BASE}[link]\nlocal_port = 4000\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
@@ -245,9 +274,16 @@ mod tests {
     fn one_table_listens_for_metrics_and_a_list_for_services_too() {
         let service = "[[listen]]\nlisten = \"127.0.0.1:5000\"\nservice = \"registry\"\n";
         let web = "[[listen]]\nlisten = \"10.0.0.1:80\"\nservice = \"web.edge2\"\n";
-        let config = parse(&format!("{BASE}[[listen]]\nmetrics = \"127.0.0.1:9100\"\n{service}{web}")).unwrap();
+        let config = parse(&format!(
+            "{BASE}[[listen]]\nmetrics = \"127.0.0.1:9100\"\n{service}{web}"
+        ))
+        .unwrap();
         assert!(config.metrics.is_some());
-        let listeners: Vec<_> = config.listeners.iter().map(|l| format!("{} {}", l.listen, l.service)).collect();
+        let listeners: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|l| format!("{} {}", l.listen, l.service))
+            .collect();
         assert_eq!(listeners, ["127.0.0.1:5000 registry.cloud", "10.0.0.1:80 web.edge2"]);
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
         assert_eq!(parse(&shown).unwrap(), config, "{shown}");
@@ -272,6 +308,11 @@ mod tests {
                 3,
             ),
             (format!("{BASE}{twice}{twice}"), "service[1].name", 8),
+            (
+                format!("advertise = [\"10.42.3.0/24\", \"10.42.3.9/24\"]\n{BASE}"),
+                "advertise",
+                1,
+            ),
             (
                 format!("{BASE}[listen]\nmetrics = \"0.0.0.0:9100\"\n"),
                 "listen.metrics",

@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod forward;
 mod gateway;
 mod init;
 mod lab;
@@ -28,7 +29,7 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    AuditCommand, Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
+    AuditCommand, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
     StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
@@ -58,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
+        Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
         Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),

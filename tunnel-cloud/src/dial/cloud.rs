@@ -54,7 +54,8 @@ impl CloudServices {
     /// Connects to a service. Its name is resolved once, and exactly an address that was judged is dialled.
     pub(super) async fn connect(&self, target: &HostPort) -> Result<CloudStream, Refusal> {
         let Ok(_place) = self.connecting.try_acquire() else {
-            let message = format!("{MAX_CONNECTING} connections to services of the cloud side are being made; try again");
+            let message =
+                format!("{MAX_CONNECTING} connections to services of the cloud side are being made; try again");
             return Err(Refusal::new(Reason::Overloaded, message));
         };
         let connected = timeout(CONNECT_DEADLINE, async {
@@ -64,7 +65,10 @@ impl CloudServices {
             }
         });
         let io = connected.await.unwrap_or_else(|_| {
-            let message = format!("{target} did not answer the gateway within {} s", CONNECT_DEADLINE.as_secs());
+            let message = format!(
+                "{target} did not answer the gateway within {} s",
+                CONNECT_DEADLINE.as_secs()
+            );
             Err(Refusal::new(Reason::TargetTimeout, message))
         })?;
         CloudStream::new(io).map_err(|error| unreachable(target, &error))
@@ -104,7 +108,10 @@ fn may_be_named(ip: IpAddr) -> bool {
 
 /// Tries the addresses in turn; the refusal is the last one's.
 async fn first_of(addresses: &[SocketAddr], target: &HostPort) -> Result<TcpStream, Refusal> {
-    let mut refusal = Refusal::new(Reason::TargetUnreachable, format!("the gateway finds no address of {target}"));
+    let mut refusal = Refusal::new(
+        Reason::TargetUnreachable,
+        format!("the gateway finds no address of {target}"),
+    );
     for &address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
@@ -210,7 +217,14 @@ mod tests {
         ] {
             assert!(!may_be_named(ip.parse().unwrap()), "{ip}");
         }
-        for ip in ["127.0.0.1", "10.0.0.7", "::1", "fd00::7", "2001:db8::1", "100.100.100.201"] {
+        for ip in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "::1",
+            "fd00::7",
+            "2001:db8::1",
+            "100.100.100.201",
+        ] {
             assert!(may_be_named(ip.parse().unwrap()), "{ip}");
         }
     }

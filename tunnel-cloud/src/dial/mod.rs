@@ -195,7 +195,11 @@ impl Gateway {
         admitted
     }
 
-    fn enter<T>(&self, request: &DialRequest, find: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Lease), Refusal> {
+    fn enter<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
         let before = self.rights.changes();
         // Rights come before the directory, so that names cannot be tried out without any.
         self.may(request)?;
@@ -264,12 +268,7 @@ impl Gateway {
         Ok(tunnel)
     }
 
-    async fn open(
-        &self,
-        request: &DialRequest,
-        place: &Place,
-        lease: Lease,
-    ) -> Result<Granted<Far>, Refusal> {
+    async fn open(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<Granted<Far>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
             protocol: Protocol::Tcp,
@@ -317,6 +316,13 @@ impl Dial for Gateway {
                 "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET",
             )),
         }
+    }
+
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
     }
 
     fn zone(&self) -> &Zone {

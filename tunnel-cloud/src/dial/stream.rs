@@ -173,10 +173,11 @@ impl<S: Carried> Dialled for Granted<S> {
         let cut = self.lease.wait_cut();
         let refusal = match &mut self.stream {
             Some(stream) => tokio::select! {
+                biased;
+                why = cut => why,
                 established = stream.established() => {
                     return established.inspect_err(|refusal| self.lease.audited.refused(refusal.reason));
                 }
-                why = cut => why,
             },
             None => self.why(),
         };

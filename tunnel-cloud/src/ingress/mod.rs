@@ -1,7 +1,7 @@
-//! The ways into the gateway: one proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5.
+//! The ways into the gateway: a proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5; ports for HTTP and
+//! TLS whose host decides; ports that always lead to the same target.
 //!
-//! [`serve`] accepts connections, tells the protocols apart by their first byte, finds out who asks and what for, and
-//! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
+//! [`serve`] accepts connections at a [`Door`], finds out who asks and what for, and hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
 //! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
 //! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
 //!
@@ -10,6 +10,8 @@
 //! | `server` | accept loop, limits, drain |
 //! | `http1` | CONNECT and plain proxying: strict parsing, body framing, keep-alive, Upgrade |
 //! | `socks5` | RFC 1928 and 1929 |
+//! | `sni` | TLS passed on untouched, by its server name |
+//! | [`forward`] | ports that always lead to the same target |
 //! | `relay` | two byte streams joined, once a protocol has nothing more to say |
 //! | `client` | the caller's socket, which breaks unless it is ended on purpose |
 //!
@@ -19,21 +21,24 @@
 
 mod client;
 mod credential;
+mod door;
 pub mod forward;
 mod http1;
 mod metrics;
 mod relay;
 mod server;
 mod session;
+mod sni;
 mod socks5;
 mod trace;
 
 use std::{future::Future, net::SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
 pub use credential::{Credential, Secret};
+pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
 pub use tunnel_daemon::listen::listen;
@@ -49,6 +54,9 @@ pub trait Dial: Send + Sync + 'static {
         credential: Option<Credential>,
         client: SocketAddr,
     ) -> impl Future<Output = Result<Principal, Refusal>> + Send;
+
+    /// The user of this name, for a way in that was configured to act on its behalf.
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal>;
 
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;

@@ -26,7 +26,7 @@ pub use metrics::TunnelMetrics;
 pub use registry::Registry;
 pub(crate) use session::revoked;
 
-use crate::{config::RawLimits, dial::Gateway, directory::LiveDirectory, store::Store};
+use crate::{audit::Audit, config::RawLimits, dial::Gateway, directory::LiveDirectory, store::Store};
 
 /// What the edges' side of a gateway works with.
 pub struct Context {
@@ -44,6 +44,8 @@ pub struct Context {
     pub limits: RawLimits,
     /// Whether there is memory for more of them.
     pub memory: MemoryGuard,
+    /// What is written down of them.
+    pub audit: Arc<Audit>,
     /// The way of every dial, for streams that edges open.
     pub gateway: Arc<Gateway>,
     /// Where those streams run.

@@ -70,7 +70,10 @@ async fn dial(context: &Context, opener: &Opener, open: Open) -> Result<Granted<
 /// What an edge's header asks for.
 fn wish(principal: Principal, client: SocketAddr, open: Open) -> Result<DialRequest, Refusal> {
     if !matches!(open.target, Target::Service(_)) {
-        let message = format!("an edge opens streams to services, and {} is none; name one", open.target);
+        let message = format!(
+            "an edge opens streams to services, and {} is none; name one",
+            open.target
+        );
         return Err(Refusal::new(Reason::BadRequest, message));
     }
     if open.protocol != Protocol::Tcp {
@@ -99,8 +102,18 @@ mod tests {
 
     #[test]
     fn t2_an_edge_asks_for_services_and_never_for_an_address() {
-        for target in ["port:22", "tcp:127.0.0.1:22", "tcp:metadata:80", "udp:53", "udp:10.0.0.1:53"] {
-            assert_eq!(asked(target, Some("edge2")).unwrap_err().reason, Reason::BadRequest, "{target}");
+        for target in [
+            "port:22",
+            "tcp:127.0.0.1:22",
+            "tcp:metadata:80",
+            "udp:53",
+            "udp:10.0.0.1:53",
+        ] {
+            assert_eq!(
+                asked(target, Some("edge2")).unwrap_err().reason,
+                Reason::BadRequest,
+                "{target}"
+            );
         }
         let of_edge = asked("service:web", Some("edge2")).unwrap();
         assert_eq!(of_edge.destination.to_string(), "edge2:service:web");

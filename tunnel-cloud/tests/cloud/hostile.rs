@@ -43,7 +43,9 @@ async fn t2_a_thousand_forged_wishes_of_an_edge_are_refused_and_dial_nothing() {
     // Before the gateway runs in this thread, which could not answer a command that is waited for here.
     let tokens = [(); 2].map(|()| operator.run(&["token", "create"]).well());
     let tasks = Tasks::new();
-    let gateway = gateway::start(Config::load(&operator.config()).unwrap(), &tasks).await.unwrap();
+    let gateway = gateway::start(Config::load(&operator.config()).unwrap(), &tasks)
+        .await
+        .unwrap();
     let edge1 = session(&operator, &gateway, &tokens[0], "edge1").await;
     let _edge2 = session(&operator, &gateway, &tokens[1], "edge2").await;
 
@@ -59,11 +61,20 @@ async fn t2_a_thousand_forged_wishes_of_an_edge_are_refused_and_dial_nothing() {
         format!("udp:127.0.0.1:{port}"),
     ];
     let nodes = [None, Some("cloud"), Some("edge1"), Some("edge2"), Some("edge3")];
-    let names = ["node:edge2", "user:admin", "group:admins", "", "node:edge1", "cidr:127.0.0.1"];
+    let names = [
+        "node:edge2",
+        "user:admin",
+        "group:admins",
+        "",
+        "node:edge1",
+        "cidr:127.0.0.1",
+    ];
     for i in 0..FORGED {
         let (target, node) = (&targets[i % targets.len()], nodes[i % nodes.len()]);
         let class = Class::ALL[i % Class::ALL.len()];
-        let refusal = wish(&edge1, target, node, names[i % names.len()], class).await.unwrap_err();
+        let refusal = wish(&edge1, target, node, names[i % names.len()], class)
+            .await
+            .unwrap_err();
         assert!(
             matches!(refusal.reason, Reason::Denied | Reason::BadRequest),
             "{target} of {node:?}: {refusal}"
@@ -110,13 +121,19 @@ async fn wish(
 async fn session(operator: &Operator, gateway: &Running, token: &str, name: &str) -> Tunnel {
     let dir = operator.dir().join(name);
     fs::create_dir(&dir).unwrap();
-    let (now, id) = (UnixTime::from(std::time::SystemTime::now()), NodeId::random(&mut rand::rng()));
+    let (now, id) = (
+        UnixTime::from(std::time::SystemTime::now()),
+        NodeId::random(&mut rand::rng()),
+    );
     let (state, root) = (&gateway.state, gateway.state.authority.root().clone());
     let files = NodeFiles::open(&dir).unwrap();
     files.save_root(&root).unwrap();
     let key = files.node().begin().unwrap();
     let name = name.parse().unwrap();
-    let chain = state.authority.issue_node(&key.public().unwrap(), id, &name, now).unwrap();
+    let chain = state
+        .authority
+        .issue_node(&key.public().unwrap(), id, &name, now)
+        .unwrap();
     files.node().commit(chain).unwrap();
     let token: JoinToken = token.trim().parse().unwrap();
     let enrolment = Enrolment {
@@ -145,7 +162,9 @@ async fn session(operator: &Operator, gateway: &Running, token: &str, name: &str
         name: "edge2".to_owned(),
         unix_millis: 0,
     };
-    let established = Tunnel::establish(connection, Side::Edge, SessionConfig::default(), hello).await.unwrap();
+    let established = Tunnel::establish(connection, Side::Edge, SessionConfig::default(), hello)
+        .await
+        .unwrap();
     tokio::spawn(established.driver.run());
     established.tunnel
 }

@@ -1,6 +1,9 @@
 //! `tunnel-cloud` as an operator meets it: the real binary, its output, its exit codes.
 #![allow(clippy::unwrap_used)]
 
+/// `audit`, and what it reads.
+mod audit;
+
 /// `init`: all or nothing.
 mod init;
 
@@ -12,6 +15,9 @@ mod config;
 
 /// `serve`, and commands beside it.
 mod serve;
+
+/// Rules, who they let through, and how they are changed.
+mod rights;
 
 /// `lab`: the whole path in one process.
 mod lab;

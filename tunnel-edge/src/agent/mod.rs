@@ -8,6 +8,7 @@ mod network;
 mod renewal;
 mod retry;
 mod session;
+mod settings;
 mod state;
 mod status;
 mod streams;
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tunnel_carrier::{
     Tunnel,
-    quic::{Dialer, Limits},
+    quic::{self, Dialer, Limits},
 };
 use tunnel_daemon::{
     accept::AcceptMetrics,
@@ -35,11 +36,12 @@ use tunnel_daemon::{
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
 use tunnel_identity::Validity;
-use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
+use tunnel_model::{Reason, Refusal, SessionId};
 
 pub(crate) use self::session::{hello, session_config};
 use self::{network::Network, retry::Retry, session::Over};
 pub use self::{
+    settings::Settings,
     state::{Phase, State},
     status::Status,
 };
@@ -48,11 +50,12 @@ use crate::{
     identity::{Identity, LoadError},
     metrics::EdgeMetrics,
     outbound::{self, RemoteService},
-    targets::Targets,
 };
 
 /// How long a ping that somebody asked for may take.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long to wait after a ping that failed.
+const PING_AGAIN: Duration = Duration::from_secs(1);
 /// How long the last packets may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -118,8 +121,7 @@ pub struct Agent {
 #[derive(Debug)]
 pub(crate) struct Shared {
     identity: Identity,
-    gateways: Vec<GatewayAddr>,
-    targets: Targets,
+    settings: watch::Sender<Arc<Settings>>,
     dialer: Dialer,
     session: SessionId,
     state: watch::Sender<State>,
@@ -157,8 +159,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::new(identity.now())),
             identity,
-            gateways: config.gateways.clone(),
-            targets: Targets::new(config.services.clone(), config.allow.clone()),
+            settings: watch::Sender::new(Arc::new(Settings::new(config))),
             dialer,
             session: SessionId::random(&mut rand::rng()),
             rejected: watch::Sender::new(None),
@@ -189,6 +190,46 @@ impl Agent {
     /// Figures of the moment.
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
+    }
+
+    /// Puts another configuration in force, as far as a running agent can, and returns the generation of its settings.
+    /// Streams that run go on. Where none of its gateways is the one that is connected to, the agent lets the session end
+    /// with its streams and connects anew.
+    pub async fn apply(&self, config: &Config) -> u64 {
+        let before = Arc::clone(&self.shared.settings.borrow());
+        let reconnect = before.gateways != config.gateways && !self.is_connected_to(config).await;
+        let mut generation = 0;
+        self.shared.settings.send_modify(|settings| {
+            *settings = Arc::new(settings.follow(config, reconnect));
+            generation = settings.generation;
+        });
+        generation
+    }
+
+    async fn is_connected_to(&self, config: &Config) -> bool {
+        let tunnel = self.shared.state.borrow().tunnel.clone();
+        let Some(tunnel) = tunnel else { return false };
+        let remote = tunnel.status().remote;
+        let same = |found: &SocketAddr| {
+            (found.ip().to_canonical(), found.port()) == (remote.ip().to_canonical(), remote.port())
+        };
+        // What cannot be resolved is not what is connected to.
+        let found = quic::resolve(&config.gateways).await.unwrap_or_default();
+        found.iter().any(same)
+    }
+
+    /// Returns once the gateway has answered through a session with the settings of this generation or a later one.
+    pub async fn answered(&self, generation: u64) {
+        let mut state = self.state();
+        loop {
+            let settled = |state: &State| state.phase == Phase::Connected && state.generation >= generation;
+            // The sender lives in self: waiting cannot fail.
+            let _ = state.wait_for(settled).await;
+            if self.ping().await.is_ok() {
+                return;
+            }
+            sleep(PING_AGAIN).await;
+        }
     }
 
     /// Returns once the gateway has answered through the tunnel; never if the agent stops before.
@@ -232,13 +273,17 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
     let mut network = Network::watch();
     let mut retry = Retry::new();
     let mut validity = shared.identity.validity();
+    let mut settings = shared.settings.subscribe();
     loop {
+        settings.mark_unchanged();
         let shown = *validity.borrow_and_update();
         shared
             .state
             .send_modify(|state| state.connecting(shared.identity.now()));
         let connected = tokio::select! {
             connected = session::connect(&shared) => connected,
+            // The gateway that is being dialled may not be the right one any more.
+            _ = settings.changed() => continue,
             () = stopping.cancelled() => break,
         };
         let over = match connected {
@@ -268,6 +313,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             // What could not be reached may be reachable from here; what was refused may be let in with this.
             () = network.moved(gateway), if !lasting => {}
             _ = validity.changed() => {}
+            _ = settings.changed() => retry.reset(),
             () = stopping.cancelled() => break,
         }
     }

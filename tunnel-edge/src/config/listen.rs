@@ -70,7 +70,11 @@ impl RawListens {
     pub(super) fn check(self, source: &Source) -> Result<(Option<SocketAddr>, Vec<Listener>), ConfigError> {
         let (mut metrics, mut listeners) = (None, Vec::<Listener>::new());
         for (i, table) in self.tables.into_iter().enumerate() {
-            let at = if self.list { format!("listen[{i}]") } else { "listen".to_owned() };
+            let at = if self.list {
+                format!("listen[{i}]")
+            } else {
+                "listen".to_owned()
+            };
             if let Some(address) = table.metrics {
                 let key = format!("{at}.metrics");
                 require_local(address).map_err(|refused| source.invalid(&key, refused))?;

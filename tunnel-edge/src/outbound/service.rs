@@ -17,7 +17,9 @@ pub struct RemoteService {
 
 /// A text names no service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no service beyond the gateway; write SERVICE.cloud or SERVICE.NODE, addresses cannot be asked for")]
+#[error(
+    "{0:?} names no service beyond the gateway; write SERVICE.cloud or SERVICE.NODE, addresses cannot be asked for"
+)]
 pub struct ParseRemoteServiceError(String);
 
 impl FromStr for RemoteService {
@@ -87,7 +89,18 @@ mod tests {
     /// T2
     #[test]
     fn t2_an_address_is_no_service() {
-        for text in ["", ".", "web.", ".edge2", "10.0.0.1", "web.edge2.x", "web:80", "[::1]", "edge2:80", "Web.edge2"] {
+        for text in [
+            "",
+            ".",
+            "web.",
+            ".edge2",
+            "10.0.0.1",
+            "web.edge2.x",
+            "web:80",
+            "[::1]",
+            "edge2:80",
+            "Web.edge2",
+        ] {
             assert!(text.parse::<RemoteService>().is_err(), "{text:?}");
         }
     }

@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Subnet, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -48,6 +48,7 @@ struct State {
 pub(crate) struct Session {
     pub(crate) tunnel: Tunnel,
     pub(crate) services: Vec<Service>,
+    pub(crate) subnets: Vec<Subnet>,
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// Streams that the edge opens.
@@ -164,6 +165,7 @@ impl Gateway {
             gateways: vec![self.address.clone()],
             services: services.iter().map(service).collect(),
             allow: AllowList::default(),
+            advertise: Vec::new(),
             local_port: 0,
             metrics: None,
             listeners: Vec::new(),
@@ -276,6 +278,7 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         let session = Session {
             tunnel: established.tunnel,
             services: offer.services,
+            subnets: offer.subnets,
             hello: established.negotiated.peer,
             notices: established.notices,
             incoming: established.incoming,

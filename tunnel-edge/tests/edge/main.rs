@@ -11,3 +11,5 @@ mod join;
 mod outbound;
 /// The command line, its errors and exit codes.
 mod program;
+/// Another configuration for a running agent.
+mod reload;

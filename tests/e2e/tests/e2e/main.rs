@@ -13,6 +13,8 @@ mod lifecycle;
 mod nat;
 /// Clients at an edge, on their way to the cloud side and to other edges.
 mod outbound;
+/// Who may reach what, and what becomes of streams when that changes.
+mod rights;
 
 // Helpers.
 mod stream;

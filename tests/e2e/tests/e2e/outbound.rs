@@ -73,7 +73,9 @@ async fn t1_an_edges_client_reaches_what_a_rule_names_across_two_nats_and_nothin
     fs::write(world.config(), config + RULES)?;
     stop(&mut world.gateway).await?;
     world.restart_gateway().await?;
-    let registry = world.gw().serve(Service::Http, ([127, 0, 0, 1], 5000).into(), world.logs());
+    let registry = world
+        .gw()
+        .serve(Service::Http, ([127, 0, 0, 1], 5000).into(), world.logs());
     let registry = registry.await?;
     world.keep(registry);
 

@@ -6,5 +6,9 @@ mod kubectl;
 mod refusals;
 /// OpenSSH.
 mod ssh;
+/// Machines behind an edge, by address.
+mod subnets;
+/// Ports whose host or target decides, and clients that show no credential.
+mod ways;
 /// WebSocket.
 mod websocket;
