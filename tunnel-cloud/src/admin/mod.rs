@@ -4,6 +4,7 @@
 //! then owns alone; so there is one way to change anything. The answers are in [`api`].
 
 pub mod api;
+mod certificates;
 mod error;
 mod nodes;
 mod status;
@@ -60,6 +61,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
+        .route("/v1/users/{name}/certificates", post(certificates::issue))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)

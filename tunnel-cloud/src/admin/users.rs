@@ -14,7 +14,7 @@ use tunnel_model::UserName;
 use super::{
     AppState,
     api::{CreateUser, Done, NewUser, UserList, UserView},
-    error::{Answer, read},
+    error::{Answer, ApiError, read},
 };
 
 pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<NewUser> {
@@ -49,12 +49,14 @@ pub(super) async fn remove(State(app): State<AppState>, Path(name): Path<String>
         Err(_) => false,
     };
     if !removed {
-        return Err(
-            CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}"))
-                .with_hint("`tunnel-cloud users ls` lists them")
-                .into(),
-        );
+        return Err(unknown_user(&name));
     }
     tracing::info!(user = name, "user removed");
     Ok(Json(Done {}))
+}
+
+pub(super) fn unknown_user(name: &str) -> ApiError {
+    CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}"))
+        .with_hint("`tunnel-cloud users ls` lists them")
+        .into()
 }

@@ -4,6 +4,7 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod certificates;
 mod gateway;
 mod init;
 mod lab;
@@ -22,7 +23,10 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{
+    CertificateArgs, CertificateKey, Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand,
+    UsersCommand,
+};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};

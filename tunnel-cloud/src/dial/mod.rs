@@ -3,16 +3,17 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tunnel_daemon::memory::MemoryGuard;
+use tunnel_identity::UnixTime;
 use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
 use tunnel_proto::Open;
 
 use crate::{
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialRequest, Dialled},
+    ingress::{Credential, Dial, DialRequest, Dialled, Tls},
     tunnel::Registry,
     users::Users,
 };
@@ -26,6 +27,8 @@ pub struct Gateway {
     pub zone: Zone,
     /// Who may come in.
     pub users: Arc<Users>,
+    /// The gateway's certificate towards users.
+    pub tls: Arc<Tls>,
     /// Who may reach what.
     pub policy: Policy,
     /// Who there is.
@@ -46,7 +49,12 @@ impl Dial for Gateway {
             let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
             Refusal::new(Reason::Unauthenticated, message)
         })?;
-        Ok(self.users.authenticate(&credential)?.at(client.ip()))
+        let now = UnixTime::from(SystemTime::now());
+        Ok(self.users.authenticate(&credential, now)?.at(client.ip()))
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        Some(Arc::clone(&self.tls))
     }
 
     fn zone(&self) -> &Zone {

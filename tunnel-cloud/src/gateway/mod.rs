@@ -26,7 +26,7 @@ use crate::{
     admin::{self, AppState, api::Listening},
     config::Config,
     dial::Gateway,
-    ingress::{self, IngressMetrics},
+    ingress::{self, IngressMetrics, Tls},
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
 };
@@ -54,13 +54,8 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     watch::rotate_if_due(&state.keys, &config, now)?;
     let credential = state.keys.gateway().map_err(key_error)?;
     let root = state.authority.root().clone();
-    let tls = tls::server_config(&credential, &root).map_err(|e| {
-        CliError::new(
-            Exit::Failure,
-            "gateway-tls",
-            format!("the gateway's certificate is unusable: {e}"),
-        )
-    })?;
+    let tls = tls::server_config(&credential, &root).map_err(unusable)?;
+    let proxy_tls = Tls::new(&credential, &root).map_err(unusable)?;
 
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
     let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
@@ -104,6 +99,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let gateway = Gateway {
         zone: config.zone.clone(),
         users: Arc::clone(&state.users),
+        tls: Arc::new(proxy_tls),
         policy: Policy::compile([Rule::for_admins()]),
         directory: Arc::clone(&state.directory),
         registry: Arc::clone(&registry),
@@ -156,6 +152,11 @@ fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> C
         _ => "is the address one of this machine?",
     };
     CliError::new(Exit::Failure, "listen", message).with_hint(hint)
+}
+
+fn unusable(error: rustls::Error) -> CliError {
+    let message = format!("the gateway's certificate is unusable: {error}");
+    CliError::new(Exit::Failure, "gateway-tls", message)
 }
 
 fn key_error(error: tunnel_identity::FileError) -> CliError {

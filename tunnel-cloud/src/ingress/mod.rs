@@ -1,6 +1,6 @@
 //! The ways into the gateway: one proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5.
 //!
-//! [`serve`] accepts connections, tells the protocols apart by their first byte, finds out who asks and what for, and
+//! [`serve`] accepts connections, plain or within TLS, tells the protocols apart by their first byte, finds out who asks and what for, and
 //! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
 //! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
 //! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
@@ -12,6 +12,8 @@
 //! | `socks5` | RFC 1928 and 1929 |
 //! | `relay` | two byte streams joined, once a protocol has nothing more to say |
 //! | `client` | the caller's socket, which breaks unless it is ended on purpose |
+//! | `halves` | its two directions |
+//! | `tls` | the same within TLS |
 //!
 //! # A cut never looks like an end
 //! A stream that is dropped without `shutdown` is reset, in both senses: the caller's socket has lingering off from
@@ -19,17 +21,20 @@
 
 mod client;
 mod credential;
+mod halves;
 mod http1;
 mod metrics;
 mod relay;
 mod server;
 mod session;
 mod socks5;
+mod tls;
 mod trace;
 
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,6 +44,7 @@ pub use client::listen;
 pub use credential::{Credential, Secret};
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
+pub use tls::Tls;
 
 /// What lies behind the ways in: who may come, and how to get there.
 pub trait Dial: Send + Sync + 'static {
@@ -51,6 +57,11 @@ pub trait Dial: Send + Sync + 'static {
         credential: Option<Credential>,
         client: SocketAddr,
     ) -> impl Future<Output = Result<Principal, Refusal>> + Send;
+
+    /// What callers that speak TLS are served with; `None` where they are not.
+    fn tls(&self) -> Option<Arc<Tls>> {
+        None
+    }
 
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;

@@ -75,6 +75,7 @@ pub async fn serve<D: Dial>(
             stopping: stopping.clone(),
             tasks: tasks.clone(),
             peer,
+            certificate: None,
         };
         tasks.spawn_cut(async move {
             let _held = (permit, place);

@@ -7,6 +7,7 @@
 //! | `plain` | plain requests: keep-alive, reuse, bodies, what is cut |
 //! | `upgrade` | WebSocket and other protocols after HTTP |
 //! | `socks` | SOCKS5 |
+//! | `tls` | all of it within TLS, and client certificates |
 //! | `strict` | what is refused because two parsers might disagree about it |
 //! | `limits` | deadlines, bounds, drain |
 //! | `clients` | programs that people use |
@@ -21,4 +22,5 @@ mod proxy;
 mod socks;
 mod strict;
 mod target;
+mod tls;
 mod upgrade;

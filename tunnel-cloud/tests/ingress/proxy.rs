@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
-use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, listen, serve};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, Tls, listen, serve};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     metrics::Metrics,
@@ -43,12 +43,21 @@ impl Proxy {
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, None).await
+    }
+
+    /// One that speaks TLS too.
+    pub(crate) async fn with_tls(tls: Tls) -> Self {
+        Self::with(Limits::default(), Some(Arc::new(tls))).await
+    }
+
+    async fn with(limits: Limits, tls: Option<Arc<Tls>>) -> Self {
         let registry = Metrics::new("test");
         let metrics = IngressMetrics::new(&registry);
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = Acceptor::new(listener, 100, &AcceptMetrics::new(&registry), "proxy");
-        let gateway = Arc::new(Direct::new());
+        let gateway = Arc::new(Direct::new(tls));
         let tasks = Tasks::new();
         let serving = serve(acceptor, Arc::clone(&gateway), limits, metrics.clone(), tasks.clone());
         tasks.spawn_critical("proxy", serving);
@@ -88,6 +97,7 @@ impl Proxy {
 /// `busy` at once, `refusing` and `slow` as edges do, when a stream to them is there already; `never` does not answer at
 /// all.
 pub(crate) struct Direct {
+    tls: Option<Arc<Tls>>,
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
     dials: Mutex<Vec<DialRequest>>,
@@ -99,8 +109,9 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    fn new() -> Self {
+    fn new(tls: Option<Arc<Tls>>) -> Self {
         Self {
+            tls,
             zone: "edge.test".parse().unwrap(),
             nodes: Mutex::default(),
             dials: Mutex::default(),
@@ -118,6 +129,7 @@ impl Dial for Direct {
         let name = match &credential {
             Some(Credential::Basic { user, secret }) if secret.expose() == "secret" => user.as_str(),
             Some(Credential::Bearer { secret }) if secret.expose() == "token" => "robot",
+            Some(Credential::Certificate(_)) => "certified",
             _ => {
                 return Err(Refusal::new(
                     Reason::Unauthenticated,
@@ -127,6 +139,10 @@ impl Dial for Direct {
         };
         let name = name.parse().unwrap();
         Ok(Principal::user(name, Vec::new()))
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
     }
 
     fn zone(&self) -> &Zone {
