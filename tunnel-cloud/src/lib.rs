@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod ingress;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod oidc;
 pub mod state;
 pub mod store;
 pub mod tunnel;

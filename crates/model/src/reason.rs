@@ -90,6 +90,8 @@ reasons! {
     IdleTimeout = 20, "idle-timeout", Node;
     /// The request could not be understood.
     BadRequest = 21, "bad-request", Caller;
+    /// Too many wrong credentials came from the caller's address.
+    TooManyFailures = 23, "too-many-failures", Caller;
 }
 
 impl fmt::Display for Reason {

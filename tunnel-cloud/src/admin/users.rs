@@ -11,6 +11,8 @@ use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::UnixTime;
 use tunnel_model::UserName;
 
+use crate::oidc::Oidc;
+
 use super::{
     AppState,
     api::{CreateUser, Done, NewUser, UserList, UserView},
@@ -19,6 +21,12 @@ use super::{
 
 pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<NewUser> {
     let CreateUser { name, groups } = read(&body)?;
+    if Oidc::claims_name(&app.config.oidc, &name) {
+        let message = format!("{name} begins as the users of an issuer of tokens do (key \"oidc.username_prefix\")");
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("choose another name")
+            .into());
+    }
     let now = UnixTime::from(SystemTime::now());
     let secret = app.state.users.create(name.clone(), groups, now).await?;
     tracing::info!(user = %name, "user created");

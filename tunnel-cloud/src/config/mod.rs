@@ -16,6 +16,8 @@ use tunnel_daemon::{
 use tunnel_identity::JoinToken;
 use tunnel_model::{GatewayAddr, Zone};
 
+use crate::oidc::{self, config::OidcIssuer};
+
 pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
@@ -31,6 +33,9 @@ pub struct Config {
     pub listen: Listen,
     /// What edges are told about it.
     pub gateway: Gateway,
+    /// Identity providers whose tokens are taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub oidc: Vec<OidcIssuer>,
     /// How it logs.
     pub log: LogConfig,
     /// What it allows itself and others.
@@ -88,6 +93,7 @@ impl Config {
             gateway: Gateway {
                 advertise: raw.gateway.advertise,
             },
+            oidc: oidc::config::issuers(raw.oidc, source, base)?,
             log: raw.log,
             limits: raw.limits,
         })

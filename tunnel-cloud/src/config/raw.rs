@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
 use tunnel_model::{GatewayAddr, Zone};
 
+use crate::oidc::config::RawOidc;
+
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,9 @@ pub struct RawConfig {
     pub listen: RawListen,
     /// What edges are told about the gateway
     pub gateway: RawGateway,
+    /// Identity providers whose tokens are taken
+    #[serde(default)]
+    pub oidc: Vec<RawOidc>,
     /// How the gateway logs
     #[serde(default)]
     pub log: LogConfig,

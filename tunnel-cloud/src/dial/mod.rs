@@ -3,11 +3,10 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_identity::UnixTime;
 use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Reason, Refusal, RouteError, Verdict, Zone};
 use tunnel_proto::Open;
 
@@ -15,7 +14,7 @@ use crate::{
     directory::LiveDirectory,
     ingress::{Credential, Dial, DialRequest, Dialled, Tls},
     tunnel::Registry,
-    users::Users,
+    users::Authenticator,
 };
 
 /// How long an edge and its target may take to answer. The edge's own deadline is shorter, so that its reason arrives.
@@ -26,7 +25,7 @@ pub struct Gateway {
     /// The zone under which nodes have names.
     pub zone: Zone,
     /// Who may come in.
-    pub users: Arc<Users>,
+    pub authenticator: Authenticator,
     /// The gateway's certificate towards users.
     pub tls: Arc<Tls>,
     /// Who may reach what.
@@ -46,11 +45,11 @@ impl Dial for Gateway {
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         let credential = credential.ok_or_else(|| {
-            let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
+            let message =
+                "this gateway wants a credential: Basic NAME:SECRET, Bearer SECRET or TOKEN, or a client certificate";
             Refusal::new(Reason::Unauthenticated, message)
         })?;
-        let now = UnixTime::from(SystemTime::now());
-        Ok(self.users.authenticate(&credential, now)?.at(client.ip()))
+        self.authenticator.authenticate(&credential, client).await
     }
 
     fn tls(&self) -> Option<Arc<Tls>> {

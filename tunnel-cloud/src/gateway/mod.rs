@@ -27,8 +27,10 @@ use crate::{
     config::Config,
     dial::Gateway,
     ingress::{self, IngressMetrics, Tls},
+    oidc::Oidc,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
+    users::Authenticator,
 };
 
 /// Connections at once to the metrics and admin listeners: a few scrapers and operators.
@@ -96,9 +98,21 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         memory: memory.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
+    if let Some(user) = state
+        .users
+        .list()
+        .iter()
+        .find(|user| Oidc::claims_name(&config.oidc, &user.name))
+    {
+        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
+    }
+    let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
+    oidc.start(&readiness, tasks);
     let gateway = Gateway {
         zone: config.zone.clone(),
-        users: Arc::clone(&state.users),
+        authenticator: Authenticator::new(Arc::clone(&state.users), Arc::clone(&oidc)),
         tls: Arc::new(proxy_tls),
         policy: Policy::compile([Rule::for_admins()]),
         directory: Arc::clone(&state.directory),

@@ -1,7 +1,11 @@
-//! Users of the gateway: people and programs that prove who they are with a secret.
+//! Users of the gateway: people and programs that prove who they are with a secret, or a certificate for its key.
+//!
+//! The [`Authenticator`] asks them, and the issuers of tokens ([`crate::oidc`]).
 //!
 //! Everybody's record is held in memory, so that a request costs one lookup and one hash and never touches the store.
 
+mod authenticator;
+mod failures;
 mod secret;
 
 use std::{
@@ -20,6 +24,7 @@ use crate::{
     store::{Store, StoreError, User},
 };
 
+pub use authenticator::Authenticator;
 pub use secret::UserSecret;
 
 /// A user was not created.
@@ -71,7 +76,7 @@ impl Users {
             Credential::Bearer { secret } => self.principal(None, secret.expose()),
             Credential::Certificate(certificate) => self.certified(certificate, now),
         };
-        principal.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "the credential is wrong, or was withdrawn"))
+        principal.ok_or_else(wrong)
     }
 
     /// Whom a certificate was issued to, while it is valid and the user exists.
@@ -140,6 +145,11 @@ impl Users {
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<[u8; 8], User>> {
         self.by_handle.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answer to every credential that is not right, whatever is wrong with it.
+fn wrong() -> Refusal {
+    Refusal::new(Reason::Unauthenticated, "the credential is wrong, or was withdrawn")
 }
 
 /// A user for the store, and the secret that goes with it.

@@ -139,7 +139,17 @@ fn a_users_certificate_is_printed_and_its_key_stays_with_whoever_made_it() {
     let (csr, bad) = (path("alice.csr"), path("bad.csr"));
     fs::write(&csr, pem).unwrap();
     fs::write(&bad, "no request").unwrap();
-    let wanted = ["users", "certificate", "alice", "--csr", &csr, "--ttl", "1h", "-o", "json"];
+    let wanted = [
+        "users",
+        "certificate",
+        "alice",
+        "--csr",
+        &csr,
+        "--ttl",
+        "1h",
+        "-o",
+        "json",
+    ];
     let issued = operator.run(&wanted).json();
     assert_eq!(issued["user"], "alice");
     for (args, exit, code) in [
