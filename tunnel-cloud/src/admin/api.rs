@@ -1,9 +1,15 @@
 //! Requests and answers of version 1. Fields are added, never given a second meaning. Times are RFC 3339 in UTC.
 
+mod rights;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, TokenId, UserName, Zone};
+use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, Subnet, TokenId, UserName, Zone};
+
+pub use crate::directory::RouteState;
+
+pub use rights::*;
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,6 +104,9 @@ pub struct NodeView {
     pub labels: Labels,
     /// What it offers.
     pub services: Vec<Service>,
+    /// Subnets that it would like to be the way to.
+    #[serde(default)]
+    pub subnets: Vec<Subnet>,
     /// Its agent's version.
     pub agent_version: String,
     /// When it joined.
@@ -145,6 +154,38 @@ pub struct EditLabels {
     /// Keys to remove.
     #[serde(default)]
     pub remove: Vec<String>,
+}
+
+/// `GET /v1/routes`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteList {
+    /// By node and subnet.
+    pub routes: Vec<RouteView>,
+}
+
+/// A subnet that a node advertises, or is approved for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteView {
+    /// The node.
+    pub node: NodeName,
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Whether addresses of the subnet lead to the node.
+    pub state: RouteState,
+    /// Whether they lead to other nodes as well: then only `ADDRESS.via.NODE` reaches one.
+    pub ambiguous: bool,
+    /// When it was approved, if it was.
+    pub approved_at: Option<String>,
+}
+
+/// `POST /v1/routes/approve`, `POST /v1/routes/revoke`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRoute {
+    /// The node.
+    pub node: String,
+    /// The subnet.
+    pub subnet: Subnet,
 }
 
 /// The answer to what has no other answer.

@@ -7,7 +7,10 @@ pub mod api;
 mod certificates;
 mod error;
 mod nodes;
+mod rights;
+mod routes;
 mod status;
+mod streams;
 mod tokens;
 mod users;
 
@@ -21,7 +24,7 @@ use axum::{
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_model::{NodeId, Reason, Refusal};
 
-use crate::{config::Config, state::State};
+use crate::{config::Config, dial::Gateway, reload::Reloader, state::State};
 
 pub use error::{ApiError, exit_of};
 
@@ -47,6 +50,10 @@ pub struct AppState {
     pub state: Arc<State>,
     /// The live sessions; `None` where no gateway runs.
     pub sessions: Option<Arc<dyn Sessions>>,
+    /// Rights and open streams; `None` where no gateway runs.
+    pub gateway: Option<Arc<Gateway>>,
+    /// What reads the configuration again; `None` where no gateway runs.
+    pub reloader: Option<Arc<Reloader>>,
 }
 
 /// The API.
@@ -59,9 +66,17 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/labels", patch(nodes::label))
         .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/approve", post(routes::approve))
+        .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
         .route("/v1/users/{name}/certificates", post(certificates::issue))
+        .route("/v1/policy/test", post(rights::test))
+        .route("/v1/explain", post(rights::explain))
+        .route("/v1/reload", post(rights::reload))
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/kill", post(streams::kill))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
@@ -80,11 +95,18 @@ async fn unknown() -> ApiError {
 
 impl AppState {
     fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
-        self.sessions.as_deref().ok_or_else(|| {
-            CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
-                .with_hint("start it with `tunnel-cloud serve`")
-                .into()
-        })
+        self.sessions.as_deref().ok_or_else(not_running)
+    }
+
+    fn gateway(&self) -> Result<&Gateway, ApiError> {
+        self.gateway.as_deref().ok_or_else(not_running)
+    }
+
+    /// Judges open streams again, once a user or a node's labels have changed.
+    fn recheck(&self) {
+        if let Some(gateway) = &self.gateway {
+            gateway.recheck();
+        }
     }
 
     fn disconnect(&self, node: NodeId, why: Reason) {
@@ -92,6 +114,12 @@ impl AppState {
             sessions.disconnect(node, why);
         }
     }
+}
+
+fn not_running() -> ApiError {
+    CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
+        .with_hint("start it with `tunnel-cloud serve`")
+        .into()
 }
 
 #[cfg(test)]

@@ -175,6 +175,45 @@ async fn revoking_or_removing_a_node_cuts_its_session() {
 }
 
 #[tokio::test]
+async fn what_a_node_advertises_is_approved_listed_and_revoked() {
+    let gateway = Gateway::new().await;
+    let a = gateway.join("a").await;
+    let stay = gateway.app.state.directory.online(a, String::new(), now()).unwrap();
+    let offer = tunnel_model::Offer {
+        services: Vec::new(),
+        subnets: vec!["10.42.3.0/24".parse().unwrap()],
+    };
+    gateway.app.state.directory.declare(&stay, offer);
+    let shown = gateway.ok("GET", "/v1/nodes/a", Value::Null).await;
+    assert_eq!(shown["subnets"], json!(["10.42.3.0/24"]));
+    let listed = gateway.ok("GET", "/v1/routes", Value::Null).await;
+    assert_eq!(listed["routes"][0]["state"], "advertised");
+
+    let route = json!({"node": "a", "subnet": "10.42.3.0/24"});
+    let listed = gateway.ok("POST", "/v1/routes/approve", route.clone()).await;
+    assert_eq!(listed["routes"][0]["state"], "approved");
+    assert_eq!(listed["routes"][0]["ambiguous"], false);
+    let listed = gateway.ok("POST", "/v1/routes/revoke", route.clone()).await;
+    assert_eq!(listed["routes"][0]["approved_at"], Value::Null);
+    for (path, body, code) in [
+        ("revoke", route, "unknown-route"),
+        (
+            "approve",
+            json!({"node": "a", "subnet": "10.0.0.0/8"}),
+            "route-not-advertised",
+        ),
+        ("approve", json!({"node": "b", "subnet": "10.0.0.0/8"}), "unknown-node"),
+        ("approve", json!({"node": "a", "subnet": "010.0.0.0/8"}), "bad-request"),
+    ] {
+        let error = gateway
+            .call("POST", &format!("/v1/routes/{path}"), body)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_ping_answers_or_says_why_not() {
     let gateway = Gateway::new().await;
     let a = gateway.join("a").await;
@@ -294,6 +333,8 @@ impl Gateway {
             config: Arc::new(config),
             state: Arc::new(state),
             sessions: Some(Arc::clone(&sessions) as Arc<dyn Sessions>),
+            gateway: None,
+            reloader: None,
         };
         Self {
             _place: place,

@@ -7,7 +7,9 @@ use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Subnet, UserName, Zone};
+
+use crate::audit::chain::RecordHash;
 
 /// The gateway: edges dial out to it, operators reach the edges through it
 #[derive(Debug, Parser)]
@@ -57,12 +59,47 @@ pub enum Command {
         #[command(subcommand)]
         command: NodesCommand,
     },
+    /// Routes, by which addresses lead to nodes
+    Routes {
+        /// What to do
+        #[command(subcommand)]
+        command: RoutesCommand,
+    },
     /// Users, the people and programs that reach nodes
     Users {
         /// What to do
         #[command(subcommand)]
         command: UsersCommand,
     },
+    /// The rules: who may reach what
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Walk the way of a dial and name the hop that says no; the stream is really opened, and closed at once
+    Explain {
+        /// What to reach
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+        /// As whom
+        #[arg(long = "as", value_name = "SUBJECT")]
+        subject: String,
+    },
+    /// Streams that are open
+    Streams {
+        /// What to do
+        #[command(subcommand)]
+        command: StreamsCommand,
+    },
+    /// Watch what passes, by node, class and principal, until interrupted
+    Top {
+        /// Print one table and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Have the running gateway read its configuration again; live streams go on
+    Reload,
     /// How the running gateway is
     Status,
     /// Measure round trips to a node's agent, through the tunnel
@@ -72,6 +109,12 @@ pub enum Command {
         /// How many
         #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
+    },
+    /// The audit log: who reached what, who joined, what administrators did
+    Audit {
+        /// What to do
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Copy the store to a new file, while the gateway works; keep a copy of the keys in STATE/keys too, once
     Backup {
@@ -175,6 +218,29 @@ pub enum NodesCommand {
     },
 }
 
+/// The commands for routes.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// List what nodes advertise and what is approved
+    Ls,
+    /// Let addresses of a subnet lead to a node, for as long as it advertises that subnet
+    Approve {
+        /// The node's name
+        node: String,
+        /// The subnet, as the node advertises it
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+    /// Take an approval back
+    Revoke {
+        /// The node's name
+        node: String,
+        /// The subnet
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+}
+
 /// The commands for users.
 #[derive(Debug, Subcommand)]
 pub enum UsersCommand {
@@ -223,6 +289,68 @@ pub struct CertificateKey {
     /// Make a P-256 key, here, and write it to this new file
     #[arg(long, value_name = "FILE")]
     pub out_key: Option<PathBuf>,
+}
+
+/// The commands for rules.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say which rule allows something, or what is lacking; exits with 5 if none does
+    Test {
+        /// Who asks: user:NAME, group:NAME, cidr:ADDRESS or node:NAME
+        subject: String,
+        /// What for
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+    },
+}
+
+/// The commands for streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamsCommand {
+    /// List streams, the oldest first
+    Ls,
+    /// Cut streams: all that fit what is given
+    Kill(KillArgs),
+}
+
+/// The arguments of `streams kill`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct KillArgs {
+    /// The stream's number, as `streams ls` lists it
+    pub id: Option<u64>,
+    /// Those of one principal, such as user:alice
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// Those to one node
+    #[arg(long)]
+    pub node: Option<NodeName>,
+}
+
+/// The commands for the audit log. They read its files, whether a gateway runs or not.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the last records
+    Tail {
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_name = "N")]
+        number: usize,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check that the log is as it was written, and print its head
+    Verify(VerifyArgs),
+}
+
+/// The arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The files, the oldest first; those of the configuration unless given
+    pub files: Vec<PathBuf>,
+    /// The head that an earlier `verify` printed: its record must still be there
+    #[arg(long, value_name = "HASH")]
+    pub expect: Option<RecordHash>,
 }
 
 /// One change of a label.

@@ -57,6 +57,8 @@ impl Gateway {
                         config: Arc::new(config),
                         state: Arc::new(state),
                         sessions: None,
+                        gateway: None,
+                        reloader: None,
                     };
                     return Ok(Self::Absent(admin::router(app)));
                 }

@@ -4,15 +4,20 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod audit;
 mod certificates;
 mod gateway;
 mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod rights;
+mod routes;
 mod serve;
 mod status;
+mod streams;
 mod tokens;
+mod top;
 mod users;
 
 use clap::CommandFactory;
@@ -24,8 +29,8 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    CertificateArgs, CertificateKey, Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand,
-    UsersCommand,
+    AuditCommand, CertificateArgs, CertificateKey, Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand,
+    PolicyCommand, RoutesCommand, StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
 
@@ -43,10 +48,19 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config { command } => config(command, &load, format),
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Policy { command } => rights::policy(command, &Gateway::find(load()?).await?, format).await,
+        Command::Explain { destination, subject } => {
+            rights::explain(destination, subject, &Gateway::find(load()?).await?, format).await
+        }
+        Command::Streams { command } => streams::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Top { once } => top::run(&Gateway::find(load()?).await?, once, format).await,
+        Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),
     }
 }

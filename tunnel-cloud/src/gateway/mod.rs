@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tracing::warn;
 use tunnel_carrier::quic::{self, Server};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
@@ -19,15 +20,16 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, Rule, SessionId};
+use tunnel_model::SessionId;
 
 use self::sessions::LiveSessions;
 use crate::{
     admin::{self, AppState, api::Listening},
     config::Config,
-    dial::Gateway,
+    dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics, Tls},
     oidc::Oidc,
+    reload::Reloader,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
     users::Authenticator,
@@ -46,6 +48,8 @@ pub struct Running {
     pub registry: Arc<Registry>,
     /// Whether it works, by round trips of its own.
     pub readiness: Readiness,
+    /// What reads its configuration again.
+    pub reloader: Arc<Reloader>,
 }
 
 /// Opens the state, binds every listener and starts every loop. On an error, nothing is left running but what `tasks`
@@ -98,6 +102,9 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         memory: memory.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
+    if config.rules.is_empty() {
+        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
+    }
     if let Some(user) = state
         .users
         .list()
@@ -110,22 +117,21 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     }
     let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
     oidc.start(&readiness, tasks);
-    let gateway = Gateway {
-        zone: config.zone.clone(),
-        authenticator: Authenticator::new(Arc::clone(&state.users), Arc::clone(&oidc)),
-        tls: Arc::new(proxy_tls),
-        policy: Policy::compile([Rule::for_admins()]),
-        directory: Arc::clone(&state.directory),
-        registry: Arc::clone(&registry),
-        streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Authenticator::new(Arc::clone(&state.users), oidc),
+        Arc::new(proxy_tls),
+        Arc::clone(&registry),
         memory,
-    };
+        DialMetrics::new(&metrics),
+    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     tasks.spawn_critical(
         "proxy",
         ingress::serve(
             Acceptor::new(proxy, connections, &accepting, "proxy"),
-            Arc::new(gateway),
+            Arc::clone(&gateway),
             ingress::Limits::default(),
             IngressMetrics::new(&metrics),
             tasks.clone(),
@@ -138,10 +144,13 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     };
     let probes = Acceptor::new(probes, MAX_LOCAL_CONNECTIONS, &accepting, "metrics");
     tasks.spawn_critical("metrics", probing.serve(probes, tasks.flushing()));
+    let reloader = Arc::new(Reloader::new(&config, Arc::clone(&gateway))?);
     let app = AppState {
         config: Arc::new(config),
         state: Arc::clone(&state),
         sessions: Some(Arc::new(LiveSessions::new(Arc::clone(&registry), listening))),
+        gateway: Some(gateway),
+        reloader: Some(Arc::clone(&reloader)),
     };
     let commands = Acceptor::new(commands, MAX_LOCAL_CONNECTIONS, &accepting, "admin");
     let router = TowerToHyperService::new(admin::router(app));
@@ -153,6 +162,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         state,
         registry,
         readiness,
+        reloader,
     })
 }
 

@@ -18,6 +18,8 @@ pub enum Way {
     Upgrade,
     /// SOCKS5.
     Socks5,
+    /// An administrator's `explain`.
+    Explain,
 }
 
 impl Way {
@@ -28,6 +30,7 @@ impl Way {
             Self::Plain => "plain",
             Self::Upgrade => "upgrade",
             Self::Socks5 => "socks5",
+            Self::Explain => "explain",
         }
     }
 }

@@ -21,6 +21,7 @@
 
 mod client;
 mod credential;
+pub mod forward;
 mod halves;
 mod http1;
 mod metrics;
@@ -31,14 +32,10 @@ mod socks5;
 mod tls;
 mod trace;
 
-use std::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, NodeName, Principal, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, Zone};
 
 pub use client::listen;
 pub use credential::{Credential, Secret};
@@ -66,8 +63,8 @@ pub trait Dial: Send + Sync + 'static {
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;
 
-    /// The node that an address belongs to, where routes say so.
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal>;
+    /// The node that leads to an address, as far as this caller may know of it.
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal>;
 
     /// Opens a stream, or says why not, as far as that is known here: the target itself may still be on its way. Its
     /// deadline is its own; dropping the future gives up.
@@ -82,6 +79,12 @@ pub trait Dialled: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Waits until the target is there, or says why it is not. Reading waits for it too, and fails with the [`Refusal`] as
     /// the error's source. Cancelling loses nothing.
     fn established(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Resolves when the stream is taken away from its caller, which reads and writes find out too; this is for those who
+    /// do neither. One task may wait for it.
+    fn cut(&self) -> impl Future<Output = ()> + Send + use<Self> {
+        std::future::pending()
+    }
 }
 
 /// One wish to reach something.

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tunnel_daemon::shutdown::Tasks;
 use tunnel_identity::UserIdentity;
 use tunnel_model::{
-    Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Reason, Refusal, Target, TraceId,
+    Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Protocol, Reason, Refusal, Target,
+    TraceId,
 };
 
 use super::{
@@ -98,11 +99,11 @@ impl<D: Dial> Session<D> {
     }
 
     /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.
-    pub(crate) fn destination(&self, host: &str, port: u16) -> Result<Destination, Refusal> {
+    pub(crate) fn destination(&self, principal: &Principal, host: &str, port: u16) -> Result<Destination, Refusal> {
         match Host::new(host, port, self.gateway.zone()) {
             Ok(Host::Named(destination)) => Ok(destination),
             Ok(Host::Address { ip, port }) => Ok(Destination {
-                node: self.gateway.route(ip)?,
+                node: self.gateway.route(principal, Protocol::Tcp, (ip, port).into())?,
                 target: Target::Tcp(HostPort::from_ip(ip, port)),
             }),
             Err(error) => {

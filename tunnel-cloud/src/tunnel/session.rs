@@ -114,7 +114,7 @@ async fn watch(
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
-                Notice::Offer(offer) => context.directory.declare(stay, offer.services),
+                Notice::Offer(offer) => context.directory.declare(stay, offer),
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %record.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }

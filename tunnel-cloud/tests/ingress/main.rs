@@ -8,11 +8,13 @@
 //! | `upgrade` | WebSocket and other protocols after HTTP |
 //! | `socks` | SOCKS5 |
 //! | `tls` | all of it within TLS, and client certificates |
+//! | `addresses` | routes to addresses, and spellings that lead nowhere |
 //! | `strict` | what is refused because two parsers might disagree about it |
 //! | `limits` | deadlines, bounds, drain |
 //! | `clients` | programs that people use |
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod caller;
 mod clients;
 mod connect;
@@ -20,6 +22,8 @@ mod limits;
 mod plain;
 mod proxy;
 mod socks;
+#[path = "../../../crates/model/tests/spellings/table.rs"]
+mod spellings;
 mod strict;
 mod target;
 mod tls;

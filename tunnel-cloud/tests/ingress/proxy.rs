@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -20,7 +20,7 @@ use tunnel_daemon::{
     metrics::Metrics,
     shutdown::Tasks,
 };
-use tunnel_model::{NodeName, Principal, Reason, Refusal, Zone};
+use tunnel_model::{NodeName, Principal, Protocol, Reason, Refusal, RouteTable, Zone};
 
 use crate::{caller::Caller, target::Target};
 
@@ -83,6 +83,12 @@ impl Proxy {
         target
     }
 
+    /// Makes a node a way to a subnet.
+    pub(crate) fn route(&self, subnet: &str, node: &str) {
+        let mut routes = self.gateway.routes.lock().unwrap();
+        assert!(routes.insert(subnet.parse().unwrap(), &node.parse().unwrap()));
+    }
+
     pub(crate) async fn caller(&self) -> Caller {
         Caller::new(TcpStream::connect(self.addr).await.unwrap())
     }
@@ -100,6 +106,7 @@ pub(crate) struct Direct {
     tls: Option<Arc<Tls>>,
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
+    routes: Mutex<RouteTable>,
     dials: Mutex<Vec<DialRequest>>,
     /// Somebody waits for `never`, and somebody gave up waiting.
     pub(crate) waiting: Notify,
@@ -114,6 +121,7 @@ impl Direct {
             tls,
             zone: "edge.test".parse().unwrap(),
             nodes: Mutex::default(),
+            routes: Mutex::default(),
             dials: Mutex::default(),
             waiting: Notify::new(),
             gave_up: Arc::default(),
@@ -149,8 +157,10 @@ impl Dial for Direct {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, format!("no route leads to {ip}")))
+    fn route(&self, _: &Principal, _: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let routes = self.routes.lock().unwrap();
+        let found = routes.lookup(address.ip()).cloned();
+        found.map_err(|error| Refusal::new(Reason::Denied, error.to_string()))
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Direction, Refusal> {

@@ -172,7 +172,8 @@ impl<D: Dial> Connection<D> {
             credential => self.session.authenticate(credential.flatten()).await?,
         };
         let (host, port) = request.asked.host_port();
-        Ok((principal, self.session.destination(host, port)?))
+        let destination = self.session.destination(&principal, host, port)?;
+        Ok((principal, destination))
     }
 
     async fn tunnel(
@@ -230,8 +231,16 @@ impl<D: Dial> Connection<D> {
                 }
             };
             let stopping = &self.session.stopping;
+            let mut cut = backend.take_cut();
             let exchange = Exchange::new(&mut self.client, &mut self.buf, &mut backend, request, head.clone());
-            match exchange.run(|| stopping.is_cancelled()).await {
+            let outcome = tokio::select! {
+                biased;
+                outcome = exchange.run(|| stopping.is_cancelled()) => outcome,
+                // A caller who takes nothing would keep what it may not have any more.
+                () = &mut cut => Outcome::Broken,
+            };
+            backend.put_cut(cut);
+            match outcome {
                 // Only a stream that had been used before goes stale, so the next round dials.
                 Outcome::Stale => {}
                 outcome => return self.after(request, backend, outcome).await,

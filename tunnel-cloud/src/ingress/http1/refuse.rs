@@ -6,12 +6,13 @@ use tunnel_model::{Reason, Refusal};
 
 use super::forward::REASON_FIELD;
 
-/// How long a caller that came at a bad time should wait, in seconds.
+/// How long a caller that came at a bad time should wait, in seconds. What a second allows is there again after one.
 fn retry_after(reason: Reason) -> Option<u8> {
     match reason {
-        Reason::Overloaded | Reason::Draining => Some(5),
+        Reason::RateLimited => Some(1),
         // By then one failure is forgiven.
         Reason::TooManyFailures => Some(6),
+        Reason::Overloaded | Reason::Draining => Some(5),
         _ => None,
     }
 }
@@ -23,7 +24,7 @@ pub(crate) fn status_of(reason: Reason) -> u16 {
         Reason::Denied | Reason::NotAllowed => 403,
         Reason::UnknownNode | Reason::UnknownService => 404,
         Reason::Unauthenticated => 407,
-        Reason::TooManyFailures => 429,
+        Reason::RateLimited | Reason::TooManyFailures => 429,
         Reason::Internal => 500,
         Reason::NodeOffline | Reason::Revoked | Reason::Overloaded | Reason::Draining => 503,
         Reason::TargetTimeout | Reason::IdleTimeout => 504,
