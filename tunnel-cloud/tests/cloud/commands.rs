@@ -1,6 +1,8 @@
-use std::{fs, thread};
+use std::{fs, os::unix::fs::PermissionsExt, thread};
 
-use tunnel_identity::JoinToken;
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use tunnel_identity::{JoinToken, PrivateKey};
 
 use crate::operator::Operator;
 

@@ -6,5 +6,7 @@ mod kubectl;
 mod refusals;
 /// OpenSSH.
 mod ssh;
+/// Client certificates and tokens of identity providers.
+mod users;
 /// WebSocket.
 mod websocket;
