@@ -1,4 +1,5 @@
 mod provider;
+mod web;
 
 use std::{fs, net::SocketAddr, time::Duration};
 

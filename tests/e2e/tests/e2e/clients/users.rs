@@ -79,7 +79,17 @@ async fn a_token_of_an_identity_provider_opens_exactly_what_its_user_may_reach()
     ] {
         let field = format!("Proxy-Authorization: Bearer {}", token(sub, exp)?);
         let url = format!("http://edge1:{port}/");
-        let args = ["-x", &proxy, "--proxy-header", &field, "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let args = [
+            "-x",
+            &proxy,
+            "--proxy-header",
+            &field,
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &url,
+        ];
         let status = String::from_utf8(world.curl_ok(&args).await?)?;
         ensure!(status == expected, "{sub} {port}: {status} instead of {expected}");
     }
