@@ -21,10 +21,16 @@
 //! A carrier stream that ends proves nothing: it may have been cut. A direction ends when the sender says so on the
 //! control stream, with the offset where it ends ([`SendHalf::finish`]). The reader asks [`RecvHalf::carrier_ended`]
 //! what an end means and may have to wait for [`Event::Received`].
+//!
+//! # Flows
+//!
+//! A stream that was opened for datagrams ([`Open::protocol`]) is a flow. Its packets are datagrams of the carrier
+//! ([`encode_datagram`]); on its stream travel those that are larger than a datagram or early ([`PacketReader`]).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backoff;
 mod budget;
+mod flow;
 mod frame;
 mod hello;
 mod keepalive;
@@ -34,6 +40,7 @@ mod session;
 mod stream;
 
 pub use backoff::Backoff;
+pub use flow::{MAX_PACKET, PacketReader, decode_datagram, encode_datagram, encode_packet};
 pub use frame::{FrameError, FrameReader, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, Prelude};
 pub use hello::{Hello, Negotiated, VERSIONS};
 pub use message::{Control, DecodeError, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, check_offer};

@@ -70,6 +70,8 @@ pub enum Control {
 pub struct Open {
     /// What to connect it to.
     pub target: Target,
+    /// What its opener will speak: bytes, or the packets of a flow. A target by the other protocol is refused.
+    pub protocol: Protocol,
     /// Its rank.
     pub class: Class,
     /// The request it belongs to.
@@ -212,14 +214,26 @@ fn write_offer(offer: &Offer) -> wire::Offer {
     let service = |service: &Service| wire::Service {
         name: service.name.to_string(),
         target: service.target.to_string(),
-        protocol: match service.protocol {
-            Protocol::Tcp => 0,
-            Protocol::Udp => 1,
-        },
+        protocol: write_protocol(service.protocol),
     };
     wire::Offer {
         services: offer.services.iter().map(service).collect(),
         subnets: offer.subnets.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn write_protocol(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+    }
+}
+
+fn read_protocol(protocol: u32) -> Option<Protocol> {
+    match protocol {
+        0 => Some(Protocol::Tcp),
+        1 => Some(Protocol::Udp),
+        _ => None,
     }
 }
 
@@ -231,12 +245,8 @@ fn read_offer(offer: wire::Offer) -> Result<Offer, DecodeError> {
         return Err(DecodeError::TooMany("subnets"));
     }
     let service = |service: wire::Service| {
-        let protocol = match service.protocol {
-            0 => Protocol::Tcp,
-            1 => Protocol::Udp,
-            // Of a newer edge, and nothing that this gateway could ask for.
-            _ => return None,
-        };
+        // Another is of a newer edge, and nothing that this gateway could ask for.
+        let protocol = read_protocol(service.protocol)?;
         Some(read_service(&service, protocol).ok_or(DecodeError::Field("offer.services")))
     };
     let subnet = |text: String| text.parse().map_err(|_| DecodeError::Field("offer.subnets"));
@@ -265,6 +275,7 @@ impl Open {
             open: Some(wire::Open {
                 stream: id.0,
                 target: self.target.to_string(),
+                protocol: write_protocol(self.protocol),
                 class: self.class as u32,
                 trace: self.trace.as_bytes().to_vec(),
                 principal: self.principal.clone(),
@@ -284,6 +295,7 @@ impl Open {
         let trace = <[u8; 16]>::try_from(open.trace.as_slice()).map_err(|_| DecodeError::Field("open.trace"))?;
         let read = Self {
             target: open.target.parse().map_err(|_| DecodeError::Field("open.target"))?,
+            protocol: read_protocol(open.protocol).ok_or(DecodeError::Field("open.protocol"))?,
             class: usize::try_from(open.class)
                 .ok()
                 .and_then(|i| Class::ALL.get(i).copied())
@@ -462,6 +474,9 @@ mod wire {
         pub(super) principal: String,
         #[prost(string, tag = "6")]
         pub(super) node: String,
+        /// As of a service.
+        #[prost(uint32, tag = "7")]
+        pub(super) protocol: u32,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -489,10 +504,11 @@ mod tests {
             "udp:db.lan:53",
         ] {
             for node in [None, Some(NodeName::cloud()), Some("edge2".parse().unwrap())] {
-                let target = target.parse().unwrap();
+                let target: Target = target.parse().unwrap();
                 let (id, open) = (
                     StreamId(6),
                     Open {
+                        protocol: target.protocol().unwrap_or(Protocol::Udp),
                         target,
                         node,
                         ..an_open()
@@ -618,6 +634,7 @@ mod tests {
     fn an_open() -> Open {
         Open {
             target: Target::Port(10250),
+            protocol: Protocol::Tcp,
             class: Class::Interactive,
             trace: TraceId::from_bytes([3; 16]),
             principal: "alice".to_owned(),

@@ -169,6 +169,7 @@ fn an_open() -> Open {
     };
     Open {
         target,
+        protocol: tunnel_model::Protocol::Tcp,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: String::new(),

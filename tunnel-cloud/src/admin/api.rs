@@ -5,7 +5,10 @@ mod rights;
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, Subnet, TokenId, UserName, Zone};
+use tunnel_model::{
+    ClusterId, Destination, GroupName, Labels, NodeId, NodeName, Protocol, Service, Subnet, Target, TokenId, UserName,
+    Zone,
+};
 
 pub use crate::directory::RouteState;
 
@@ -262,6 +265,42 @@ pub struct UserView {
     pub created_at: String,
 }
 
+/// `POST /v1/forwards`, whose answer goes on for as long as the forward is open: the first line is a
+/// [`ForwardOpened`], empty lines are signs of life.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateForward {
+    /// Where to listen; port 0 is any that is free.
+    pub listen: SocketAddr,
+    /// The node to which it leads.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// What it takes from callers.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Whether other machines may be able to use it.
+    #[serde(default)]
+    pub public: bool,
+}
+
+impl CreateForward {
+    /// The far end.
+    pub fn destination(&self) -> Destination {
+        Destination {
+            node: self.node.clone(),
+            target: self.target.clone(),
+        }
+    }
+}
+
+/// A forward is open.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ForwardOpened {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
 /// `GET /v1/status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -303,7 +342,7 @@ pub struct GatewayStatus {
 }
 
 /// The addresses that a gateway is bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// For edges.
     pub public: SocketAddr,
@@ -311,6 +350,28 @@ pub struct Listening {
     pub proxy: SocketAddr,
     /// For monitoring.
     pub metrics: SocketAddr,
+    /// For users: TLS, by its server name.
+    #[serde(default)]
+    pub sni: Vec<SocketAddr>,
+    /// For users: HTTP, by its `Host`.
+    #[serde(default)]
+    pub http: Vec<SocketAddr>,
+    /// The forwards of the configuration.
+    #[serde(default)]
+    pub forwards: Vec<ForwardView>,
+}
+
+/// A port that always leads to the same target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardView {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The node to which it leads.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// What it takes from callers.
+    pub protocol: Protocol,
 }
 
 /// `POST /v1/backup`

@@ -6,7 +6,9 @@
 pub mod api;
 mod certificates;
 mod error;
+mod forwards;
 mod nodes;
+mod record;
 mod rights;
 mod routes;
 mod status;
@@ -18,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Router, middleware,
     routing::{delete, get, patch, post},
 };
 use tunnel_daemon::error::{CliError, Exit};
@@ -27,6 +29,7 @@ use tunnel_model::{NodeId, Reason, Refusal};
 use crate::{config::Config, dial::Gateway, reload::Reloader, state::State};
 
 pub use error::{ApiError, exit_of};
+pub use forwards::OpenForward;
 
 /// What the API asks of the live sessions with nodes.
 #[async_trait]
@@ -36,6 +39,9 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Ends the session of a node, if it has one, and tells it why. Does not wait for the end.
     fn disconnect(&self, node: NodeId, why: Reason);
+
+    /// Opens a forward, until what it returns is dropped.
+    fn forward(&self, wanted: &api::CreateForward) -> Result<OpenForward, CliError>;
 
     /// How things are.
     fn status(&self) -> api::GatewayStatus;
@@ -77,9 +83,11 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/reload", post(rights::reload))
         .route("/v1/streams", get(streams::list))
         .route("/v1/streams/kill", post(streams::kill))
+        .route("/v1/forwards", post(forwards::open))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
+        .route_layer(middleware::from_fn_with_state(app.clone(), record::record))
         .with_state(app)
 }
 
@@ -93,13 +101,19 @@ async fn unknown() -> ApiError {
     .into()
 }
 
+/// What needs a running gateway was asked of none.
+pub(crate) fn not_running() -> CliError {
+    CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
+        .with_hint("start it with `tunnel-cloud serve`")
+}
+
 impl AppState {
     fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
-        self.sessions.as_deref().ok_or_else(not_running)
+        self.sessions.as_deref().ok_or_else(|| not_running().into())
     }
 
     fn gateway(&self) -> Result<&Gateway, ApiError> {
-        self.gateway.as_deref().ok_or_else(not_running)
+        self.gateway.as_deref().ok_or_else(|| not_running().into())
     }
 
     /// Judges open streams again, once a user or a node's labels have changed.
@@ -114,12 +128,6 @@ impl AppState {
             sessions.disconnect(node, why);
         }
     }
-}
-
-fn not_running() -> ApiError {
-    CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
-        .with_hint("start it with `tunnel-cloud serve`")
-        .into()
 }
 
 #[cfg(test)]

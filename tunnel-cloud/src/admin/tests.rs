@@ -6,6 +6,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tunnel_daemon::error::ErrorBody;
 use tunnel_identity::{JoinToken, UnixTime};
 use tunnel_model::Zone;
@@ -275,6 +276,34 @@ async fn a_user_is_made_listed_and_removed_and_the_secret_shown_once() {
     assert_eq!(gateway.app.state.users.list().len(), 1);
 }
 
+#[tokio::test]
+async fn a_forward_is_open_for_as_long_as_its_answer_is_read() {
+    let gateway = Gateway::new().await;
+    let wanted = json!({"listen": "127.0.0.1:5432", "node": "edge1", "target": "port:5432"});
+    let request = Request::post("/v1/forwards")
+        .body(Body::from(wanted.to_string()))
+        .unwrap();
+    let router = TowerToHyperService::new(router(gateway.app.clone()));
+    let mut answer = router.call(request).await.unwrap().into_body();
+    let first = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&first).unwrap(),
+        json!({"listen": "127.0.0.1:5432"})
+    );
+    assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "\n");
+    assert!(!gateway.sessions.closed.is_cancelled());
+    drop(answer);
+    gateway.sessions.closed.cancelled().await;
+}
+
+#[tokio::test]
+async fn a_forward_that_others_reach_has_to_be_asked_for_in_so_many_words() {
+    let gateway = Gateway::new().await;
+    let wanted = json!({"listen": "0.0.0.0:5432", "node": "edge1", "target": "port:5432"});
+    let error = gateway.call("POST", "/v1/forwards", wanted).await.unwrap_err();
+    assert_eq!((error.code(), error.exit()), ("listen-not-local", Exit::Denied));
+}
+
 /// The API on a real state, with sessions that only take notes.
 struct Gateway {
     _place: TempDir,
@@ -286,6 +315,8 @@ struct Gateway {
 struct Notes {
     cut: Mutex<Vec<(NodeId, Reason)>>,
     silent: Mutex<bool>,
+    /// Cancelled when a forward was closed.
+    closed: CancellationToken,
 }
 
 #[async_trait]
@@ -302,6 +333,14 @@ impl Sessions for Notes {
         self.cut.lock().unwrap().push((node, why));
     }
 
+    fn forward(&self, wanted: &api::CreateForward) -> Result<OpenForward, CliError> {
+        Ok(OpenForward {
+            listen: wanted.listen,
+            held: self.closed.clone().drop_guard(),
+            ending: CancellationToken::new(),
+        })
+    }
+
     fn status(&self) -> api::GatewayStatus {
         api::GatewayStatus {
             started_at: UnixTime::from_secs(0).to_string(),
@@ -309,6 +348,9 @@ impl Sessions for Notes {
                 public: "0.0.0.0:7000".parse().unwrap(),
                 proxy: "127.0.0.1:7080".parse().unwrap(),
                 metrics: "127.0.0.1:7090".parse().unwrap(),
+                sni: Vec::new(),
+                http: Vec::new(),
+                forwards: Vec::new(),
             },
             streams: 0,
         }

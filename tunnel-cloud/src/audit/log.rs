@@ -172,7 +172,7 @@ fn write_once(mut file: &File, line: &[u8]) -> io::Result<()> {
     loop {
         match file.write(line) {
             Ok(written) if written == line.len() => return Ok(()),
-            Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::StorageFull, "no room for a whole record")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

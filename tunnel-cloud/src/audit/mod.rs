@@ -277,7 +277,10 @@ impl Audit {
     }
 
     /// Keeps the log until `stop`: syncs it, and tries it again when it could not be written.
-    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// None: a log that cannot be written is a state, not an end.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) -> io::Result<()> {
         let mut ticks = interval(SYNC_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -285,6 +288,7 @@ impl Audit {
             // A failure has become the log's state, which is reported.
             let _ = tokio::task::spawn_blocking(move || audit.sync()).await;
         }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -303,7 +307,7 @@ impl Drop for Audit {
 fn refusal(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Reason::Overloaded,
-        format!("the audit log cannot be written: {why}; the gateway's operator has to make room"),
+        format!("the audit log cannot be written: {why}; mend that at the gateway, or try again later"),
     )
 }
 

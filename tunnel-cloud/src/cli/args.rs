@@ -1,15 +1,16 @@
 //! What can be said on the command line. The texts here are the help and the man pages.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Subnet, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Protocol, Subnet, Target, UserName, Zone};
 
 use crate::audit::chain::RecordHash;
+use crate::config::parse_target;
 
 /// The gateway: edges dial out to it, operators reach the edges through it
 #[derive(Debug, Parser)]
@@ -110,6 +111,12 @@ pub enum Command {
         #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
     },
+    /// Listen on a port that leads to a target, for as long as this command runs
+    ///
+    /// The running gateway listens, and its policy sees whoever connects as user:operator of the group admins, whatever
+    /// they are: whoever may open the admin socket is an administrator. When the command ends, the port is closed and
+    /// what runs through it is cut.
+    Forward(ForwardArgs),
     /// The audit log: who reached what, who joined, what administrators did
     Audit {
         /// What to do
@@ -141,6 +148,44 @@ pub struct InitArgs {
     /// The suffix of the nodes' names
     #[arg(long, default_value = "tunnel")]
     pub zone: Zone,
+}
+
+/// The arguments of `forward`.
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// Where it leads: edge1:22, edge1:service:web, edge1:10.42.3.7:80, with udp: before the target for UDP
+    #[arg(value_name = "NODE:TARGET")]
+    pub to: ForwardTo,
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Let it be an address that other machines reach; whoever reaches it acts as an administrator there
+    #[arg(long)]
+    pub public: bool,
+}
+
+/// Where a forward leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardTo {
+    /// The node.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// By which protocol it is reached.
+    pub protocol: Protocol,
+}
+
+impl FromStr for ForwardTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (node, target) = text
+            .split_once(':')
+            .ok_or_else(|| format!("{text:?} names no target; write NODE:TARGET"))?;
+        let (target, protocol) = parse_target(target, None)?;
+        let node = node.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { node, target, protocol })
+    }
 }
 
 /// The arguments of `lab`.
@@ -406,6 +451,25 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_forward_leads_to_a_node_and_a_target() {
+        for (text, target, protocol) in [
+            ("edge1:22", "port:22", Protocol::Tcp),
+            ("edge1:service:web", "service:web", Protocol::Tcp),
+            ("edge1:10.42.3.7:80", "tcp:10.42.3.7:80", Protocol::Tcp),
+            ("edge1:udp:53", "udp:53", Protocol::Udp),
+        ] {
+            let to = text.parse::<ForwardTo>().unwrap();
+            assert_eq!(
+                (to.node.as_str(), to.target, to.protocol),
+                ("edge1", target.parse().unwrap(), protocol)
+            );
+        }
+        for bad in ["", "edge1", "edge1:", ":22", "Edge1:web", "edge1:0"] {
+            assert!(bad.parse::<ForwardTo>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod args;
 mod audit;
 mod certificates;
+mod forward;
 mod gateway;
 mod init;
 mod lab;
@@ -29,8 +30,8 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    AuditCommand, CertificateArgs, CertificateKey, Cli, Command, InitArgs, KillArgs, LabArgs, NodesCommand,
-    PolicyCommand, RoutesCommand, StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
+    AuditCommand, CertificateArgs, CertificateKey, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs,
+    NodesCommand, PolicyCommand, RoutesCommand, StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
 
@@ -59,6 +60,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
+        Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
         Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),

@@ -7,7 +7,7 @@ use tunnel_daemon::{
     shutdown::{self, Deadlines, Signals, Tasks},
 };
 
-use crate::{config::Config, gateway};
+use crate::{audit::record::Event, config::Config, gateway};
 
 /// Runs the gateway until it is told to stop.
 pub async fn serve(config: Config) -> Result<(), CliError> {
@@ -40,5 +40,6 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
     let ended = shutdown::run(&tasks, signals, Deadlines::default()).await;
     // Sessions that were cut have gone offline only now.
     running.state.directory.flush().await?;
+    running.state.audit.note_durably(Event::GatewayStopped {}).await;
     ended.map(drop).map_err(CliError::from)
 }

@@ -269,6 +269,7 @@ impl Gateway {
     ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
@@ -311,6 +312,13 @@ impl Dial for Gateway {
 
     fn tls(&self) -> Option<Arc<Tls>> {
         Some(Arc::clone(&self.tls))
+    }
+
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
+            Refusal::new(Reason::Unauthenticated, message)
+        })
     }
 
     fn zone(&self) -> &Zone {

@@ -2,6 +2,7 @@
 
 mod sessions;
 mod watch;
+mod ways;
 
 use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -22,9 +23,10 @@ use tunnel_daemon::{
 use tunnel_identity::{UnixTime, tls};
 use tunnel_model::SessionId;
 
-use self::sessions::LiveSessions;
+use self::{sessions::LiveSessions, ways::Ways};
 use crate::{
     admin::{self, AppState, api::Listening},
+    audit::record::Event,
     config::Config,
     dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics, Tls},
@@ -68,6 +70,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
     let proxy = ingress::listen(config.listen.proxy)
         .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;
+    let (bound, places) = ways::bind(&config)?;
     let probes = TcpListener::bind(config.listen.metrics)
         .await
         .map_err(|error| cannot_listen("listen.metrics", config.listen.metrics, &error))?;
@@ -78,6 +81,9 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         public: local("listen.public", edges.local_addr())?,
         proxy: local("listen.proxy", proxy.local_addr())?,
         metrics: local("listen.metrics", probes.local_addr())?,
+        sni: places.sni,
+        http: places.http,
+        forwards: places.forwards,
     };
 
     let metrics = Metrics::new("tunnel_cloud");
@@ -88,6 +94,11 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
 
     let memory = MemoryGuard::new(config.limits.memory_mib.map(|mib| u64::from(mib.get()) * 1024 * 1024));
     tasks.spawn_aside(memory.clone().watch());
+
+    state.audit.attach(&metrics, readiness.unlogged_check("audit log"));
+    let version = env!("CARGO_PKG_VERSION");
+    state.audit.note(Event::GatewayStarted { version });
+    tasks.spawn_critical("audit log", Arc::clone(&state.audit).keep(tasks.flushing()));
 
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
@@ -100,6 +111,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
         memory: memory.clone(),
+        audit: Arc::clone(&state.audit),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
     if config.rules.is_empty() {
@@ -127,16 +139,17 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         DialMetrics::new(&metrics),
     ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
-    tasks.spawn_critical(
-        "proxy",
-        ingress::serve(
-            Acceptor::new(proxy, connections, &accepting, "proxy"),
-            Arc::clone(&gateway),
-            ingress::Limits::default(),
-            IngressMetrics::new(&metrics),
-            tasks.clone(),
-        ),
-    );
+    let ways = Ways {
+        gateway: Arc::downgrade(&gateway),
+        connections,
+        accepting: accepting.clone(),
+        metrics: IngressMetrics::new(&metrics),
+        tasks: tasks.clone(),
+    };
+    ways.serve(&gateway, ways::proxy(proxy));
+    for bound in bound {
+        ways.serve(&gateway, bound);
+    }
     let probing = Probes {
         metrics,
         readiness: readiness.clone(),
@@ -148,14 +161,23 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let app = AppState {
         config: Arc::new(config),
         state: Arc::clone(&state),
-        sessions: Some(Arc::new(LiveSessions::new(Arc::clone(&registry), listening))),
+        sessions: Some(Arc::new(LiveSessions::new(
+            Arc::clone(&registry),
+            listening.clone(),
+            ways,
+        ))),
         gateway: Some(gateway),
         reloader: Some(Arc::clone(&reloader)),
     };
     let commands = Acceptor::new(commands, MAX_LOCAL_CONNECTIONS, &accepting, "admin");
     let router = TowerToHyperService::new(admin::router(app));
     tasks.spawn_critical("admin socket", admin_socket::serve(commands, router, tasks.flushing()));
-    tasks.spawn_aside(watch::watch(readiness.clone(), listening, root, Arc::clone(&state)));
+    tasks.spawn_aside(watch::watch(
+        readiness.clone(),
+        listening.clone(),
+        root,
+        Arc::clone(&state),
+    ));
 
     Ok(Running {
         listening,

@@ -18,6 +18,12 @@ pub enum Way {
     Upgrade,
     /// SOCKS5.
     Socks5,
+    /// A plain HTTP request to a port where `Host` decides.
+    Host,
+    /// TLS, by its server name.
+    Sni,
+    /// A port that always leads to the same target.
+    Forward,
     /// An administrator's `explain`.
     Explain,
 }
@@ -30,6 +36,9 @@ impl Way {
             Self::Plain => "plain",
             Self::Upgrade => "upgrade",
             Self::Socks5 => "socks5",
+            Self::Host => "host",
+            Self::Sni => "sni",
+            Self::Forward => "forward",
             Self::Explain => "explain",
         }
     }

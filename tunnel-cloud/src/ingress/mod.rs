@@ -1,6 +1,7 @@
-//! The ways into the gateway: one proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5.
+//! The ways into the gateway: a proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5; ports for HTTP and
+//! TLS whose host decides; ports that always lead to the same target.
 //!
-//! [`serve`] accepts connections, plain or within TLS, tells the protocols apart by their first byte, finds out who asks and what for, and
+//! [`serve`] accepts connections at a [`Door`], the proxy port's plain or within TLS, finds out who asks and what for, and
 //! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
 //! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
 //! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
@@ -10,6 +11,8 @@
 //! | `server` | accept loop, limits, drain |
 //! | `http1` | CONNECT and plain proxying: strict parsing, body framing, keep-alive, Upgrade |
 //! | `socks5` | RFC 1928 and 1929 |
+//! | `sni` | TLS passed on untouched, by its server name |
+//! | [`forward`] | ports that always lead to the same target |
 //! | `relay` | two byte streams joined, once a protocol has nothing more to say |
 //! | `client` | the caller's socket, which breaks unless it is ended on purpose |
 //! | `halves` | its two directions |
@@ -21,6 +24,7 @@
 
 mod client;
 mod credential;
+mod door;
 pub mod forward;
 mod halves;
 mod http1;
@@ -28,6 +32,7 @@ mod metrics;
 mod relay;
 mod server;
 mod session;
+mod sni;
 mod socks5;
 mod tls;
 mod trace;
@@ -35,10 +40,11 @@ mod trace;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
 pub use client::listen;
 pub use credential::{Credential, Secret};
+pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
 pub use tls::Tls;
@@ -59,6 +65,9 @@ pub trait Dial: Send + Sync + 'static {
     fn tls(&self) -> Option<Arc<Tls>> {
         None
     }
+
+    /// The user of this name, for a way in that was configured to act on its behalf.
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal>;
 
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;

@@ -16,14 +16,16 @@ use tunnel_model::{
 };
 
 use super::{
-    Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, Way,
+    Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Way,
     client::{Client, READ, broken},
-    http1, socks5, tls,
+    forward, http1, sni, socks5, tls,
 };
 
 /// What the protocols need to serve one connection.
 pub(crate) struct Session<D> {
     pub(crate) gateway: Arc<D>,
+    /// Where the caller came in.
+    pub(crate) door: Door,
     pub(crate) limits: Limits,
     pub(crate) metrics: IngressMetrics,
     /// Cancelled when no further request is taken.
@@ -57,11 +59,14 @@ pub(crate) enum NotDialled {
 impl<D: Dial> Session<D> {
     /// Serves the connection to its end.
     pub(crate) async fn run(mut self, mut client: Client) {
+        if let Door::Forward(forward) = &self.door {
+            return forward::tcp::run(&self, client, forward).await;
+        }
         let deadline = Instant::now() + self.limits.handshake;
         let mut buf = BytesMut::with_capacity(READ);
         let mut first = self.begin(&mut client, &mut buf, deadline).await;
         if let (Begin::Bytes, &[tls::HANDSHAKE, ..]) = (&first, &buf[..])
-            && let Some(tls) = self.gateway.tls()
+            && let (Door::Proxy, Some(tls)) = (&self.door, self.gateway.tls())
         {
             let begun = std::mem::replace(&mut buf, BytesMut::with_capacity(READ));
             (client, self.certificate) = match timeout_at(deadline, client.secure(begun, &tls)).await {
@@ -73,7 +78,10 @@ impl<D: Dial> Session<D> {
         }
         match first {
             Begin::End => client.finish().await,
-            Begin::Bytes if buf[0] == socks5::VERSION => socks5::run(self, client, buf, deadline).await,
+            Begin::Bytes if let Door::Sni { port } = self.door => sni::run(self, client, buf, port, deadline).await,
+            Begin::Bytes if matches!(self.door, Door::Proxy) && buf[0] == socks5::VERSION => {
+                socks5::run(self, client, buf, deadline).await
+            }
             Begin::Bytes => http1::run(self, client, buf, deadline).await,
             Begin::Silent => tracing::debug!(client = %self.peer, "a caller said nothing"),
         }
@@ -122,13 +130,12 @@ impl<D: Dial> Session<D> {
         &self,
         client: &mut Client,
         ahead: &mut BytesMut,
+        way: Way,
         principal: Principal,
         destination: Destination,
         trace: TraceId,
     ) -> Result<D::Stream, NotDialled> {
-        let dialling = self
-            .gateway
-            .dial(self.request(Way::Plain, principal, destination, trace));
+        let dialling = self.gateway.dial(self.request(way, principal, destination, trace));
         unless_gone(client, ahead, dialling).await
     }
 
@@ -168,11 +175,17 @@ impl<D: Dial> Session<D> {
     /// Counts and notes a refusal.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         self.metrics.refused(refusal.reason);
-        tracing::debug!(client = %self.peer, code = %refusal.reason, message = %refusal.message, "refused");
+        let Refusal { reason, message } = refusal;
+        if self.door.explains() {
+            tracing::debug!(client = %self.peer, %reason, error = message, "refused");
+        } else {
+            tracing::info!(client = %self.peer, %reason, error = message, "refused");
+        }
     }
 }
 
-async fn unless_gone<S>(
+/// Waits for a stream, or for the caller to give up on it. What the caller sends ahead is kept.
+pub(crate) async fn unless_gone<S>(
     client: &mut Client,
     ahead: &mut BytesMut,
     opening: impl Future<Output = Result<S, Refusal>>,

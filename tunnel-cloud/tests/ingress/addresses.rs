@@ -141,8 +141,6 @@ async fn b14_the_metadata_service_is_refused_as_an_address_and_as_a_name() {
 
 async fn everything_routed() -> Proxy {
     let proxy = Proxy::start().await;
-    for subnet in ["0.0.0.0/0", "::/0", "169.254.0.0/16", "127.0.0.0/8", "fe80::/10"] {
-        proxy.route(subnet, "edge1");
-    }
+    proxy.everything_routed();
     proxy
 }

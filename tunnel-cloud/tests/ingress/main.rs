@@ -8,6 +8,10 @@
 //! | `upgrade` | WebSocket and other protocols after HTTP |
 //! | `socks` | SOCKS5 |
 //! | `tls` | all of it within TLS, and client certificates |
+//! | `host` | HTTP to a port where `Host` decides |
+//! | `sni` | TLS to a port where its server name decides |
+//! | `forward` | ports that always lead to the same target |
+//! | `smuggling` | the table of what `strict` refuses |
 //! | `addresses` | routes to addresses, and spellings that lead nowhere |
 //! | `strict` | what is refused because two parsers might disagree about it |
 //! | `limits` | deadlines, bounds, drain |
@@ -18,9 +22,13 @@ mod addresses;
 mod caller;
 mod clients;
 mod connect;
+mod forward;
+mod host;
 mod limits;
 mod plain;
 mod proxy;
+mod smuggling;
+mod sni;
 mod socks;
 #[path = "../../../crates/model/tests/spellings/table.rs"]
 mod spellings;

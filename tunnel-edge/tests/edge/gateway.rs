@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Protocol, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -58,6 +58,7 @@ impl Session {
     pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
+            protocol: tunnel_model::Protocol::Tcp,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -155,7 +156,7 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: Protocol::Tcp,
+            protocol: tunnel_model::Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),

@@ -15,6 +15,7 @@ use tunnel_proto::{Event, Negotiated, Prelude, Side};
 
 use super::{
     Answer, Incoming, Rejected,
+    flow::read_datagrams,
     shared::Shared,
     stream::{Guard, Stream},
 };
@@ -52,6 +53,8 @@ pub struct Driver {
     /// What the session wants written next on the control stream.
     writing: Option<Bytes>,
     headers: JoinSet<()>,
+    /// The one task that hands out datagrams; it goes with the driver.
+    datagrams: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
     notices: mpsc::Sender<Notice>,
     /// After either side's goaway, no stream is left here.
@@ -91,6 +94,7 @@ impl Driver {
             control_recv,
             writing: None,
             headers: JoinSet::new(),
+            datagrams: JoinSet::new(),
             incoming,
             notices,
             drained: false,
@@ -123,6 +127,7 @@ impl Driver {
 
     /// Runs until the session ends, and says why it did.
     pub async fn run(mut self) -> Refusal {
+        self.datagrams.spawn(read_datagrams(Arc::clone(&self.shared)));
         loop {
             let step = self.next_step(true).await;
             let outcome = match self.handle(step) {

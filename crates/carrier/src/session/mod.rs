@@ -1,6 +1,7 @@
 //! A session over one connection: the protocol's machine, and the tasks around it.
 
 mod driver;
+mod flow;
 mod shared;
 pub(crate) mod stream;
 
@@ -16,6 +17,7 @@ use tunnel_proto::{Config, Hello, Negotiated, OfferError, Open, OpenError, Sessi
 use self::shared::Shared;
 pub use self::{
     driver::{Driver, Notice},
+    flow::{Flow, FlowSender},
     stream::Stream,
 };
 use crate::quic;
@@ -81,6 +83,8 @@ pub struct TunnelStatus {
     pub lost_packets: u64,
     /// The largest UDP payload that the path carries, in bytes.
     pub mtu: u16,
+    /// Packets of flows that were dropped at this end: of no flow that is open, or without room.
+    pub dropped_packets: u64,
     /// Streams that are open.
     pub streams: usize,
 }
@@ -203,6 +207,7 @@ impl Tunnel {
             received_bytes: stats.udp_rx.bytes,
             lost_packets: stats.path.lost_packets,
             mtu: stats.path.current_mtu,
+            dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
         }
     }
@@ -241,6 +246,21 @@ impl Answer {
         self.stream.want();
         self.stream.write_header(reply).await?;
         Ok(*self.stream)
+    }
+
+    /// Likewise for a stream that was opened for packets.
+    pub async fn accept_flow(mut self) -> Result<Flow, Refusal> {
+        let id = self.stream.id();
+        let shared = self.stream.shared();
+        let Some(reply) = shared.with(|state| state.session.accept(id)) else {
+            return Err(Refusal::new(Reason::Cancelled, "the peer gave the stream up"));
+        };
+        self.stream.want();
+        self.stream.begin_with(reply);
+        // Before the reply goes out, for datagrams may come right after it.
+        let mut flow = Flow::new(*self.stream, true);
+        flow.established().await?;
+        Ok(flow)
     }
 
     /// The target cannot be had: tells the peer why.

@@ -10,12 +10,15 @@ use tokio::sync::{Notify, oneshot};
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::{Session, StreamId};
 
+use super::flow::Routes;
 use crate::quic::{self, Grant};
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) connection: quinn::Connection,
     state: Mutex<State>,
+    /// Where datagrams go.
+    pub(super) routes: Routes,
     /// The session may have something to send, to say or to wait for.
     pub(super) changed: Notify,
 }
@@ -47,6 +50,7 @@ impl Shared {
                 leaving: None,
             }),
             connection,
+            routes: Routes::default(),
             changed: Notify::new(),
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use self::{
     receiving::{MAX_CHUNKS, Receiver},
     sending::Sender,
 };
-use super::shared::Shared;
+use super::{Flow, shared::Shared};
 use crate::quic::code;
 
 /// A two-way byte stream to a target at the peer.
@@ -119,6 +119,16 @@ impl Stream {
         self.guard.granted = true;
     }
 
+    /// Makes a flow of a stream that was opened for packets, before anything was written to it or read from it.
+    pub fn into_flow(self) -> Flow {
+        Flow::new(self, false)
+    }
+
+    /// Whether the peer has taken the stream.
+    pub(super) fn is_answered(&self) -> bool {
+        !matches!(self.recv.end, End::Unanswered(_) | End::Broken(_))
+    }
+
     pub(super) fn id(&self) -> StreamId {
         self.recv.half.id()
     }
@@ -185,6 +195,25 @@ impl Stream {
         (sender, receiver)
     }
 
+    pub(super) fn poll_write_data(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Refusal>> {
+        let Self { send, guard, .. } = self;
+        if send.half.is_none() {
+            return Poll::Ready(Err(already_ended()));
+        }
+        let mut written = 0;
+        while written == 0 && !send.header.is_empty() {
+            written = ready!(send.poll_first(guard, cx, bytes))?;
+        }
+        if written == 0 {
+            let more = ready!(Pin::new(&mut send.quic).poll_write(cx, bytes));
+            written = more.map_err(|error| guard.write_failed(&error))?;
+        }
+        if let Some(half) = &mut send.half {
+            half.record(written);
+        }
+        Poll::Ready(Ok(written))
+    }
+
     /// Makes the stream void and tells the peer why.
     pub fn reset(mut self, refusal: &Refusal) {
         self.abort(refusal);
@@ -214,6 +243,12 @@ impl Drop for Stream {
             "the other end of the stream went away",
         ));
     }
+}
+
+/// The refusal within an error of a stream.
+pub(super) fn io_refusal(error: &io::Error) -> Refusal {
+    let within = error.get_ref().and_then(|error| error.downcast_ref::<Refusal>());
+    within.cloned().unwrap_or_else(|| malformed(error))
 }
 
 fn io_error(refusal: Refusal) -> io::Error {
@@ -253,22 +288,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { send, guard, .. } = self.get_mut();
-        if send.half.is_none() {
-            return Poll::Ready(Err(io_error(already_ended())));
-        }
-        let mut written = 0;
-        while written == 0 && !send.header.is_empty() {
-            written = ready!(send.poll_first(guard, cx, bytes)).map_err(io_error)?;
-        }
-        if written == 0 {
-            let more = ready!(Pin::new(&mut send.quic).poll_write(cx, bytes));
-            written = more.map_err(|error| io_error(guard.write_failed(&error)))?;
-        }
-        if let Some(half) = &mut send.half {
-            half.record(written);
-        }
-        Poll::Ready(Ok(written))
+        self.get_mut().poll_write_data(cx, bytes).map_err(io_error)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

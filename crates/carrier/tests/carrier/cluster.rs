@@ -186,6 +186,7 @@ pub(crate) fn hello() -> Hello {
 pub(crate) fn open(target: &str) -> Open {
     Open {
         target: target.parse::<Target>().unwrap(),
+        protocol: tunnel_model::Protocol::Tcp,
         class: Class::Api,
         trace: TraceId::from_bytes([1; 16]),
         principal: "user:alice".to_owned(),

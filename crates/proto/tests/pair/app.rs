@@ -46,6 +46,7 @@ impl Plan {
     pub(crate) fn open(&self) -> Open {
         Open {
             target: self.target.clone(),
+            protocol: tunnel_model::Protocol::Tcp,
             class: Class::Api,
             trace: TraceId::from_bytes([7; 16]),
             principal: "alice".to_owned(),

@@ -159,6 +159,7 @@ fn header(target: &str) -> Vec<u8> {
 fn an_open(target: &str) -> Open {
     Open {
         target: target.parse().unwrap(),
+        protocol: Protocol::Tcp,
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

@@ -265,6 +265,7 @@ fn hello(side: Side) -> Hello {
 fn an_open() -> Open {
     Open {
         target: "port:22".parse().unwrap(),
+        protocol: Protocol::Tcp,
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

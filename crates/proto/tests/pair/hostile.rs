@@ -486,6 +486,7 @@ impl Victim {
 fn an_open(target: &str) -> Open {
     Open {
         target: target.parse().unwrap(),
+        protocol: Protocol::Tcp,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

@@ -3,6 +3,8 @@
 //! Callers show nothing here: they count as their address does, or as the user on whose behalf the forward was
 //! configured. One that is refused is reset, and the log says why.
 
+pub(super) mod tcp;
+
 use tokio_util::sync::CancellationToken;
 use tunnel_model::{Destination, Principal, UserName};
 

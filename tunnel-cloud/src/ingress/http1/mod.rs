@@ -1,4 +1,5 @@
-//! HTTP/1.1 and 1.0, as a forward proxy speaks them: CONNECT, and plain requests in absolute form.
+//! HTTP/1.1 and 1.0, as a forward proxy speaks them: CONNECT, and plain requests in absolute form; and as a server for
+//! many hosts does, where `Host` decides.
 //!
 //! | module | what |
 //! |---|---|
@@ -38,7 +39,7 @@ use self::{
     request::{Asked, Request},
 };
 use super::{
-    Credential, Dial, Way,
+    Credential, Dial, Door, Way,
     client::{Client, READ},
     relay::relay,
     session::{NotDialled, Session},
@@ -134,7 +135,12 @@ impl<D: Dial> Connection<D> {
     }
 
     fn read_request(&mut self, len: usize) -> Next {
-        match Request::parse(self.buf.split_to(len).freeze()) {
+        let head = self.buf.split_to(len).freeze();
+        let request = match self.session.door {
+            Door::Http => Request::parse_by_host(head),
+            Door::Proxy | Door::Sni { .. } | Door::Forward(_) => Request::parse(head),
+        };
+        match request {
             // They would have to wait for an answer to be told what they mean; whoever sends them hopes for a proxy
             // that does not.
             Ok(request) if request.upgrade && !self.buf.is_empty() => Next::Bad(HeadError::BytesAfterUpgrade),
@@ -213,6 +219,7 @@ impl<D: Dial> Connection<D> {
         destination: Destination,
         trace: TraceId,
     ) -> Step<D::Stream> {
+        let way = self.session.door.way_of_requests();
         let mut kept = self.reuse(&destination, &principal).await;
         loop {
             let mut backend = match kept.take() {
@@ -221,7 +228,7 @@ impl<D: Dial> Connection<D> {
                     let (who, what) = (principal.clone(), destination.clone());
                     let dialled = self
                         .session
-                        .dial(&mut self.client, &mut self.buf, who, what, trace)
+                        .dial(&mut self.client, &mut self.buf, way, who, what, trace)
                         .await;
                     match dialled {
                         Ok(stream) => Backend::new(stream, destination.clone(), principal.clone()),
@@ -266,7 +273,7 @@ impl<D: Dial> Connection<D> {
     async fn after(&mut self, request: &Request, backend: Backend<D::Stream>, outcome: Outcome) -> Step<D::Stream> {
         match outcome {
             Outcome::Done { caller, target } => {
-                self.session.metrics.granted(Way::Plain);
+                self.session.metrics.granted(self.session.door.way_of_requests());
                 if caller && !target {
                     self.retire(backend);
                 } else {
@@ -275,7 +282,7 @@ impl<D: Dial> Connection<D> {
                 if caller { Step::Next } else { Step::Finish }
             }
             Outcome::Answered => {
-                self.session.metrics.granted(Way::Plain);
+                self.session.metrics.granted(self.session.door.way_of_requests());
                 Step::Finish
             }
             Outcome::Switched(head) => {
@@ -304,7 +311,12 @@ impl<D: Dial> Connection<D> {
             head: request.is_head(),
             close,
         };
-        self.answer(refuse::status_of(refusal.reason), refusal, manner).await
+        let status = match (&self.session.door, refusal.reason) {
+            // A browser takes 407 from what is no proxy for an attack.
+            (Door::Http, Reason::Unauthenticated) => 403,
+            (_, reason) => refuse::status_of(reason),
+        };
+        self.answer(status, refusal, manner).await
     }
 
     async fn refuse_head(&mut self, error: HeadError) -> Step<D::Stream> {

@@ -8,5 +8,7 @@ mod refusals;
 mod ssh;
 /// Client certificates and tokens of identity providers.
 mod users;
+/// Ports whose host or target decides, and clients that show no credential.
+mod ways;
 /// WebSocket.
 mod websocket;
