@@ -8,6 +8,8 @@ mod refusals;
 mod ssh;
 /// Machines behind an edge, by address.
 mod subnets;
+/// Client certificates and tokens of identity providers.
+mod users;
 /// Ports whose host or target decides, and clients that show no credential.
 mod ways;
 /// WebSocket.
