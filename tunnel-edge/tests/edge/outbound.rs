@@ -53,7 +53,7 @@ async fn n9_what_the_gateway_refuses_or_breaks_off_is_reset_at_the_client() {
 
 #[tokio::test]
 async fn without_a_session_connections_are_reset_and_the_listener_stays() {
-    let mut gateway = Gateway::new();
+    let gateway = Gateway::new();
     gateway.revoke_all();
     let (agent, _state) = edge(&gateway, "registry");
     for _ in 0..3 {
@@ -67,14 +67,18 @@ async fn without_a_session_connections_are_reset_and_the_listener_stays() {
     soon("the first pong", agent.connected()).await;
     first.tunnel.close(&Refusal::new(Reason::Internal, "gone"));
     let mut second = gateway_that_works.session().await;
-    let (_client, (open, _)) = loop {
-        // Until the second session has answered, it is reset.
-        let mut client = TcpStream::connect(agent.listening()[0]).await.unwrap();
-        tokio::select! {
-            wanted = next(&mut second) => break (client, wanted),
-            _ = client.read(&mut [0]) => {}
+    let reached_again = async {
+        loop {
+            // Until the second session has answered, it is reset.
+            let mut client = TcpStream::connect(agent.listening()[0]).await.unwrap();
+            let mut byte = [0];
+            tokio::select! {
+                wanted = next(&mut second) => return wanted.0,
+                _ = client.read(&mut byte) => {}
+            }
         }
     };
+    let open = soon("a stream of the second session", reached_again).await;
     assert_eq!(open.target, "service:registry".parse::<Target>().unwrap());
 }
 
