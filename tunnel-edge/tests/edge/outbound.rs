@@ -67,15 +67,18 @@ async fn without_a_session_connections_are_reset_and_the_listener_stays() {
     soon("the first pong", agent.connected()).await;
     first.tunnel.close(&Refusal::new(Reason::Internal, "gone"));
     let mut second = gateway_that_works.session().await;
-    let (_client, (open, _)) = loop {
-        // Until the second session has answered, it is reset.
-        let mut client = TcpStream::connect(agent.listening()[0]).await.unwrap();
-        let mut byte = [0];
-        tokio::select! {
-            wanted = next(&mut second) => break (client, wanted),
-            _ = client.read(&mut byte) => {}
+    let reached_again = async {
+        loop {
+            // Until the second session has answered, it is reset.
+            let mut client = TcpStream::connect(agent.listening()[0]).await.unwrap();
+            let mut byte = [0];
+            tokio::select! {
+                wanted = next(&mut second) => return wanted.0,
+                _ = client.read(&mut byte) => {}
+            }
         }
     };
+    let open = soon("a stream of the second session", reached_again).await;
     assert_eq!(open.target, "service:registry".parse::<Target>().unwrap());
 }
 
