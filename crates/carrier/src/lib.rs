@@ -14,4 +14,6 @@ mod relay;
 mod session;
 
 pub use relay::{Relayed, relay};
-pub use session::{Answer, Driver, Established, Flow, FlowSender, Incoming, Notice, Rejected, Stream, Tunnel, TunnelStatus};
+pub use session::{
+    Answer, Driver, Established, Flow, FlowSender, Incoming, Notice, Rejected, Stream, Tunnel, TunnelStatus,
+};

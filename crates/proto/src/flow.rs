@@ -79,7 +79,10 @@ mod tests {
             (494_878_333, "9d7f3e7d"),
             (151_288_809_941_952_652, "c2197c5eff14e88c"),
         ] {
-            let hex: String = encode_datagram(StreamId(id), &[]).iter().map(|b| format!("{b:02x}")).collect();
+            let hex: String = encode_datagram(StreamId(id), &[])
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
             assert_eq!(hex, written);
         }
         let long = Bytes::from_static(&[0x40, 0x25, 7]);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Target};
 
-pub use dial::{DIAL_DEADLINE, dial};
+pub use dial::{DIAL_DEADLINE, dial, dial_udp};
 
 /// The services and the allow list.
 #[derive(Debug, Clone)]

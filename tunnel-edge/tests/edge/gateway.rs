@@ -58,7 +58,7 @@ impl Session {
     pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
-            protocol: tunnel_model::Protocol::Tcp,
+            protocol: Protocol::Tcp,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -156,7 +156,7 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: tunnel_model::Protocol::Tcp,
+            protocol: Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),

@@ -20,8 +20,8 @@ use tokio::{
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::{PacketReader, StreamId, encode_datagram, encode_packet};
 
-pub(super) use self::routes::{Routes, read_datagrams};
 use self::routes::Route;
+pub(super) use self::routes::{Routes, read_datagrams};
 use super::{
     shared::Shared,
     stream::{Stream, io_refusal},
@@ -200,9 +200,13 @@ impl FlowSender {
                 ) => false,
             }
         } else {
-            self.state.early.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |early| {
-                (early < MAX_EARLY).then_some(early + 1)
-            }).is_ok() && self.send_large(packet)
+            self.state
+                .early
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |early| {
+                    (early < MAX_EARLY).then_some(early + 1)
+                })
+                .is_ok()
+                && self.send_large(packet)
         };
         if !sent {
             self.shared.routes.dropped();

@@ -45,8 +45,8 @@ impl Routes {
     fn hand_out(&self, datagrams: &mut Vec<Bytes>) {
         let flows = self.lock();
         for datagram in datagrams.drain(..) {
-            let taken = decode_datagram(datagram)
-                .and_then(|(id, packet)| flows.get(&id).map(|flow| flow.try_send(packet)));
+            let taken =
+                decode_datagram(datagram).and_then(|(id, packet)| flows.get(&id).map(|flow| flow.try_send(packet)));
             if !matches!(taken, Some(Ok(()))) {
                 self.dropped();
             }
