@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dial;
@@ -10,6 +11,7 @@ pub mod gateway;
 pub mod ingress;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod reload;
 pub mod state;
 pub mod store;
 pub mod tunnel;

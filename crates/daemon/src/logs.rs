@@ -8,6 +8,7 @@
 
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,11 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::error::{CliError, Exit};
 
@@ -78,11 +79,8 @@ pub enum LogFormat {
 /// # Errors
 /// Code `log-filter` for a level that cannot be parsed; `log-init` if logging was started before.
 pub fn init(config: &LogConfig) -> Result<(), CliError> {
-    let (source, directives) = match std::env::var(LEVEL_VARIABLE) {
-        Ok(directives) => (LEVEL_VARIABLE, directives),
-        Err(_) => ("log.level", config.level.clone()),
-    };
-    let filter = filter(source, &directives)?;
+    let Level(filter) = Level::read(config)?;
+    let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry()
         .with(
             Lines {
@@ -92,7 +90,39 @@ pub fn init(config: &LogConfig) -> Result<(), CliError> {
             .with_filter(filter),
         )
         .try_init()
-        .map_err(|error| CliError::new(Exit::Failure, "log-init", format!("cannot start logging: {error}")))
+        .map_err(|error| CliError::new(Exit::Failure, "log-init", format!("cannot start logging: {error}")))?;
+    // Logging was not started before, so there is no other handle.
+    let _ = HANDLE.set(handle);
+    Ok(())
+}
+
+/// What the level is changed by, once logging was started.
+static HANDLE: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// A level that can be.
+#[derive(Debug)]
+pub struct Level(EnvFilter);
+
+impl Level {
+    /// Reads the level of a configuration; [`LEVEL_VARIABLE`] overrides it.
+    ///
+    /// # Errors
+    /// Code `log-filter` for one that cannot be parsed.
+    pub fn read(config: &LogConfig) -> Result<Self, CliError> {
+        let configured = filter("log.level", &config.level)?;
+        match std::env::var(LEVEL_VARIABLE) {
+            Ok(directives) => filter(LEVEL_VARIABLE, &directives).map(Self),
+            Err(_) => Ok(Self(configured)),
+        }
+    }
+
+    /// Logs at this level from now on, if logging was started.
+    pub fn apply(self) {
+        if let Some(handle) = HANDLE.get() {
+            // It fails once the subscriber is gone, when nothing is logged anyway.
+            let _ = handle.reload(self.0);
+        }
+    }
 }
 
 fn filter(source: &str, directives: &str) -> Result<EnvFilter, CliError> {
@@ -165,7 +195,7 @@ where
 struct Line<'a> {
     ts: String,
     #[serde(serialize_with = "level_name")]
-    level: &'a Level,
+    level: &'a tracing::Level,
     target: &'a str,
     msg: &'a str,
     #[serde(flatten)]
@@ -199,7 +229,7 @@ fn is_bare(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=')
 }
 
-fn level_name<S: serde::Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+fn level_name<S: serde::Serializer>(level: &tracing::Level, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(level.as_str())
 }
 

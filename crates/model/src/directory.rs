@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{Labels, NodeId, NodeName, Reason, Service};
+use crate::{Labels, NodeId, NodeName, Reason, Service, Subnet};
 
 /// How often the directory has changed. A follower at revision `r` needs the changes after `r`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -37,6 +37,8 @@ pub struct NodeRecord {
     pub labels: Labels,
     /// What it offers, as it last said.
     pub services: Vec<Service>,
+    /// Subnets that it would like to be the way to, as it last said.
+    pub subnets: Vec<Subnet>,
     /// Its agent's version, as it last said.
     pub agent_version: String,
     /// Whether it can be reached.
@@ -276,6 +278,7 @@ mod tests {
             name: name.parse().unwrap(),
             labels: Labels::default(),
             services: Vec::new(),
+            subnets: Vec::new(),
             agent_version: String::new(),
             state: NodeState::Offline { since: 0, why: None },
         }

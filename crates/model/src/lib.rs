@@ -53,7 +53,7 @@ pub use policy::{
 pub use principal::{ADMINS, Identity, Principal};
 pub use protocol::Protocol;
 pub use reason::{Fault, Reason, Refusal};
-pub use route::{RouteError, RouteTable};
+pub use route::{RouteError, RouteTable, is_local};
 pub use service::{DEFAULT_SERVICES, Offer, Service};
 pub use subnet::{ParseSubnetError, Subnet};
 pub use target::Target;

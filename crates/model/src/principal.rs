@@ -62,6 +62,15 @@ impl Principal {
         }
     }
 
+    /// Somebody of whom nothing is known but a group: what its members may at least.
+    pub fn member(group: GroupName) -> Self {
+        Self {
+            identity: Identity::Address,
+            groups: vec![group],
+            ip: None,
+        }
+    }
+
     /// The same, connecting from this address.
     #[must_use]
     pub fn at(self, ip: IpAddr) -> Self {

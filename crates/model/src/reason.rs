@@ -90,6 +90,8 @@ reasons! {
     IdleTimeout = 20, "idle-timeout", Node;
     /// The request could not be understood.
     BadRequest = 21, "bad-request", Caller;
+    /// This caller has as much as it may, or asks too often.
+    RateLimited = 22, "rate-limited", Caller;
 }
 
 impl fmt::Display for Reason {

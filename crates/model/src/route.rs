@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use crate::{NodeName, Subnet, host::via_name};
@@ -29,14 +29,43 @@ pub enum RouteError {
     },
 }
 
-/// Loopback, link-local (RFC 3927, RFC 4291 section 2.5.6: also where clouds keep the secrets of their machines),
-/// multicast, and addresses of nobody. A default route does not mean these.
-fn is_local(ip: IpAddr) -> bool {
+/// Where clouds keep the secrets of their machines, beside link-local addresses: Alibaba Cloud, Azure, Oracle Cloud.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+/// The same of AWS.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Whether an address is one of a machine or a link, and of no network as a whole: loopback, link-local (RFC 3927,
+/// RFC 4291 section 2.5.6), multicast, addresses of nobody, and those at which clouds keep the secrets of their machines;
+/// also where an IPv6 address carries one of IPv4. No subnet means these, whatever it holds.
+pub fn is_local(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
     let of_family = match ip {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0 || METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => {
+            let carried = carried(v6).is_some_and(|v4| is_local(v4.into()));
+            carried || v6.is_unicast_link_local() || v6 == METADATA_V6
+        }
     };
     of_family || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified()
+}
+
+/// The IPv4 address that a translator or tunnel on the way makes of an IPv6 address: compatible (RFC 4291
+/// section 2.5.5.1), translated (RFC 2765 section 2.1), NAT64 (RFC 6052 section 2.1, RFC 8215) and 6to4 (RFC 3056
+/// section 2).
+fn carried(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match v6.segments() {
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0x2002, high, low, _, _, _, _, _] => (high, low),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 fn any_via(ip: IpAddr) -> String {
@@ -123,6 +152,13 @@ impl RouteTable {
             };
         }
         Err(RouteError::NoRoute(ip))
+    }
+
+    /// Whether several nodes are a way to this very subnet.
+    pub fn is_ambiguous(&self, net: Subnet) -> bool {
+        let nets = self.by_length.get(&Reverse(net.length()));
+        nets.and_then(|nets| nets.get(&net))
+            .is_some_and(|nodes| nodes.len() > 1)
     }
 
     /// The subnets that a node is a way to, in order.
@@ -217,11 +253,20 @@ mod tests {
             "::",
             "fe80::1",
             "ff02::1",
+            "::a9fe:a9fe",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "::ffff:0:a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
         ] {
             let found = table.lookup(ip.parse().unwrap());
             assert!(matches!(found, Err(RouteError::Local(_))), "{ip}: {found:?}");
         }
-        assert_eq!(lookup(&table, "8.8.8.8").unwrap(), "a");
+        for ip in ["8.8.8.8", "64:ff9b::808:808", "fd00:ec2::255"] {
+            assert_eq!(lookup(&table, ip).unwrap(), "a", "{ip}");
+        }
     }
 
     proptest! {

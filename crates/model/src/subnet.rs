@@ -33,6 +33,14 @@ impl Subnet {
         self.0.prefix_len()
     }
 
+    /// Whether it is a single address.
+    pub fn is_address(&self) -> bool {
+        match self.address() {
+            IpAddr::V4(_) => self.length() == 32,
+            IpAddr::V6(_) => self.length() == 128,
+        }
+    }
+
     /// Whether it holds the address; one of IPv4 in IPv6 is judged as the IPv4 address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())

@@ -47,6 +47,11 @@ mod socks5 {
     }
 }
 
+#[path = "../../../tunnel-cloud/src/ingress/sni"]
+mod sni {
+    pub(super) mod hello;
+}
+
 pub(crate) use credential::{Credential, Secret};
 use http1::{
     body::BodyScan,
@@ -54,6 +59,7 @@ use http1::{
     request::Request,
     response::Response,
 };
+use sni::hello::{HelloScan, MAX_HELLO};
 
 /// A parser's name and what to feed.
 pub type Target = (&'static str, fn(&[u8]));
@@ -63,6 +69,7 @@ pub const TARGETS: &[Target] = &[
     ("http1_request", http1_request),
     ("http1_response", http1_response),
     ("socks5", socks5),
+    ("client_hello", client_hello),
 ];
 
 /// A request and its body, whole and in pieces: both ways the same is understood.
@@ -73,6 +80,11 @@ pub fn http1_request(data: &[u8]) {
     let Some((head, rest)) = split_head(data, piece) else {
         return;
     };
+    if let Ok(request) = Request::parse_by_host(head.clone()) {
+        assert_ne!(request.method, "CONNECT");
+        assert_eq!(request.fields.all("host").count(), 1);
+        assert!(!request.asked.host_port().0.is_empty());
+    }
     let Ok(request) = Request::parse(head) else { return };
     let (host, _) = request.asked.host_port();
     assert!(!host.is_empty());
@@ -106,6 +118,25 @@ pub fn socks5(data: &[u8]) {
     let whole = socks5::drive(data, data.len().max(1), admitted);
     assert_eq!(whole, socks5::drive(data, piece, admitted));
     assert!(admitted || whole.is_none(), "connected without a credential");
+}
+
+/// The beginning of a TLS connection, whole and in pieces: both ways the same server is named, before the limit.
+pub fn client_hello(data: &[u8]) {
+    let Some((&piece, data)) = data.split_first() else {
+        return;
+    };
+    let whole = HelloScan::default().find(data);
+    let (mut scan, mut end) = (HelloScan::default(), 0);
+    let mut in_pieces = scan.find(&[]);
+    while end < data.len() && in_pieces == Ok(None) {
+        end = data.len().min(end + usize::from(piece).max(1));
+        in_pieces = scan.find(&data[..end]);
+    }
+    assert_eq!(whole, in_pieces);
+    assert!(whole != Ok(None) || data.len() < MAX_HELLO);
+    if let Ok(Some(name)) = whole {
+        assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
 }
 
 /// The head, and what came behind it.

@@ -1,9 +1,18 @@
 //! Requests and answers of version 1. Fields are added, never given a second meaning. Times are RFC 3339 in UTC.
 
+mod rights;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tunnel_model::{ClusterId, GroupName, Labels, NodeId, NodeName, Service, TokenId, UserName, Zone};
+use tunnel_model::{
+    ClusterId, Destination, GroupName, Labels, NodeId, NodeName, Protocol, Service, Subnet, Target, TokenId, UserName,
+    Zone,
+};
+
+pub use crate::directory::RouteState;
+
+pub use rights::*;
 
 /// `POST /v1/tokens`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,6 +107,9 @@ pub struct NodeView {
     pub labels: Labels,
     /// What it offers.
     pub services: Vec<Service>,
+    /// Subnets that it would like to be the way to.
+    #[serde(default)]
+    pub subnets: Vec<Subnet>,
     /// Its agent's version.
     pub agent_version: String,
     /// When it joined.
@@ -145,6 +157,38 @@ pub struct EditLabels {
     /// Keys to remove.
     #[serde(default)]
     pub remove: Vec<String>,
+}
+
+/// `GET /v1/routes`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteList {
+    /// By node and subnet.
+    pub routes: Vec<RouteView>,
+}
+
+/// A subnet that a node advertises, or is approved for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteView {
+    /// The node.
+    pub node: NodeName,
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Whether addresses of the subnet lead to the node.
+    pub state: RouteState,
+    /// Whether they lead to other nodes as well: then only `ADDRESS.via.NODE` reaches one.
+    pub ambiguous: bool,
+    /// When it was approved, if it was.
+    pub approved_at: Option<String>,
+}
+
+/// `POST /v1/routes/approve`, `POST /v1/routes/revoke`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRoute {
+    /// The node.
+    pub node: String,
+    /// The subnet.
+    pub subnet: Subnet,
 }
 
 /// The answer to what has no other answer.
@@ -198,6 +242,42 @@ pub struct UserView {
     pub created_at: String,
 }
 
+/// `POST /v1/forwards`, whose answer goes on for as long as the forward is open: the first line is a
+/// [`ForwardOpened`], empty lines are signs of life.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateForward {
+    /// Where to listen; port 0 is any that is free.
+    pub listen: SocketAddr,
+    /// The node to which it leads.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// What it takes from callers.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Whether other machines may be able to use it.
+    #[serde(default)]
+    pub public: bool,
+}
+
+impl CreateForward {
+    /// The far end.
+    pub fn destination(&self) -> Destination {
+        Destination {
+            node: self.node.clone(),
+            target: self.target.clone(),
+        }
+    }
+}
+
+/// A forward is open.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ForwardOpened {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
 /// `GET /v1/status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -239,7 +319,7 @@ pub struct GatewayStatus {
 }
 
 /// The addresses that a gateway is bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
     /// For edges.
     pub public: SocketAddr,
@@ -247,6 +327,28 @@ pub struct Listening {
     pub proxy: SocketAddr,
     /// For monitoring.
     pub metrics: SocketAddr,
+    /// For users: TLS, by its server name.
+    #[serde(default)]
+    pub sni: Vec<SocketAddr>,
+    /// For users: HTTP, by its `Host`.
+    #[serde(default)]
+    pub http: Vec<SocketAddr>,
+    /// The forwards of the configuration.
+    #[serde(default)]
+    pub forwards: Vec<ForwardView>,
+}
+
+/// A port that always leads to the same target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardView {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The node to which it leads.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// What it takes from callers.
+    pub protocol: Protocol,
 }
 
 /// `POST /v1/backup`

@@ -5,8 +5,13 @@
 
 pub mod api;
 mod error;
+mod forwards;
 mod nodes;
+mod record;
+mod rights;
+mod routes;
 mod status;
+mod streams;
 mod tokens;
 mod users;
 
@@ -14,15 +19,16 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Router, middleware,
     routing::{delete, get, patch, post},
 };
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_model::{NodeId, Reason, Refusal};
 
-use crate::{config::Config, state::State};
+use crate::{config::Config, dial::Gateway, reload::Reloader, state::State};
 
 pub use error::{ApiError, exit_of};
+pub use forwards::OpenForward;
 
 /// What the API asks of the live sessions with nodes.
 #[async_trait]
@@ -32,6 +38,9 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Ends the session of a node, if it has one, and tells it why. Does not wait for the end.
     fn disconnect(&self, node: NodeId, why: Reason);
+
+    /// Opens a forward, until what it returns is dropped.
+    fn forward(&self, wanted: &api::CreateForward) -> Result<OpenForward, CliError>;
 
     /// How things are.
     fn status(&self) -> api::GatewayStatus;
@@ -46,6 +55,10 @@ pub struct AppState {
     pub state: Arc<State>,
     /// The live sessions; `None` where no gateway runs.
     pub sessions: Option<Arc<dyn Sessions>>,
+    /// Rights and open streams; `None` where no gateway runs.
+    pub gateway: Option<Arc<Gateway>>,
+    /// What reads the configuration again; `None` where no gateway runs.
+    pub reloader: Option<Arc<Reloader>>,
 }
 
 /// The API.
@@ -58,11 +71,21 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/nodes/{name}/labels", patch(nodes::label))
         .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/v1/nodes/{name}/ping", post(nodes::ping))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/approve", post(routes::approve))
+        .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
+        .route("/v1/policy/test", post(rights::test))
+        .route("/v1/explain", post(rights::explain))
+        .route("/v1/reload", post(rights::reload))
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/kill", post(streams::kill))
+        .route("/v1/forwards", post(forwards::open))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))
         .fallback(unknown)
+        .route_layer(middleware::from_fn_with_state(app.clone(), record::record))
         .with_state(app)
 }
 
@@ -76,13 +99,26 @@ async fn unknown() -> ApiError {
     .into()
 }
 
+/// What needs a running gateway was asked of none.
+pub(crate) fn not_running() -> CliError {
+    CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
+        .with_hint("start it with `tunnel-cloud serve`")
+}
+
 impl AppState {
     fn sessions(&self) -> Result<&dyn Sessions, ApiError> {
-        self.sessions.as_deref().ok_or_else(|| {
-            CliError::new(Exit::Failure, "gateway-not-running", "the gateway is not running")
-                .with_hint("start it with `tunnel-cloud serve`")
-                .into()
-        })
+        self.sessions.as_deref().ok_or_else(|| not_running().into())
+    }
+
+    fn gateway(&self) -> Result<&Gateway, ApiError> {
+        self.gateway.as_deref().ok_or_else(|| not_running().into())
+    }
+
+    /// Judges open streams again, once a user or a node's labels have changed.
+    fn recheck(&self) {
+        if let Some(gateway) = &self.gateway {
+            gateway.recheck();
+        }
     }
 
     fn disconnect(&self, node: NodeId, why: Reason) {

@@ -54,6 +54,7 @@ pub(super) async fn label(State(app): State<AppState>, Path(name): Path<String>,
     let id = find(&app.state.directory, &name)?.record.id;
     app.state.directory.edit_labels(id, &edit.set, &edit.remove).await?;
     tracing::info!(node = name, "labels changed");
+    app.recheck();
     show(State(app), Path(name)).await
 }
 
@@ -100,7 +101,7 @@ pub(super) async fn ping(State(app): State<AppState>, Path(name): Path<String>) 
     }))
 }
 
-fn find(directory: &LiveDirectory, name: &str) -> Result<Node, ApiError> {
+pub(super) fn find(directory: &LiveDirectory, name: &str) -> Result<Node, ApiError> {
     // What cannot be a name is the name of no node.
     let node = name.parse::<NodeName>().ok().and_then(|name| directory.get(&name));
     node.ok_or_else(|| unknown(directory, name))
@@ -133,6 +134,7 @@ fn view(node: Node) -> NodeView {
         revoked_at: node.revoked_at.map(time),
         labels: node.record.labels,
         services: node.record.services,
+        subnets: node.record.subnets,
         agent_version: node.record.agent_version,
         enrolled_at: time(node.enrolled_at),
     }

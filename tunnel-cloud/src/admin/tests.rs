@@ -6,6 +6,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tunnel_daemon::error::ErrorBody;
 use tunnel_identity::{JoinToken, UnixTime};
 use tunnel_model::Zone;
@@ -175,6 +176,45 @@ async fn revoking_or_removing_a_node_cuts_its_session() {
 }
 
 #[tokio::test]
+async fn what_a_node_advertises_is_approved_listed_and_revoked() {
+    let gateway = Gateway::new().await;
+    let a = gateway.join("a").await;
+    let stay = gateway.app.state.directory.online(a, String::new(), now()).unwrap();
+    let offer = tunnel_model::Offer {
+        services: Vec::new(),
+        subnets: vec!["10.42.3.0/24".parse().unwrap()],
+    };
+    gateway.app.state.directory.declare(&stay, offer);
+    let shown = gateway.ok("GET", "/v1/nodes/a", Value::Null).await;
+    assert_eq!(shown["subnets"], json!(["10.42.3.0/24"]));
+    let listed = gateway.ok("GET", "/v1/routes", Value::Null).await;
+    assert_eq!(listed["routes"][0]["state"], "advertised");
+
+    let route = json!({"node": "a", "subnet": "10.42.3.0/24"});
+    let listed = gateway.ok("POST", "/v1/routes/approve", route.clone()).await;
+    assert_eq!(listed["routes"][0]["state"], "approved");
+    assert_eq!(listed["routes"][0]["ambiguous"], false);
+    let listed = gateway.ok("POST", "/v1/routes/revoke", route.clone()).await;
+    assert_eq!(listed["routes"][0]["approved_at"], Value::Null);
+    for (path, body, code) in [
+        ("revoke", route, "unknown-route"),
+        (
+            "approve",
+            json!({"node": "a", "subnet": "10.0.0.0/8"}),
+            "route-not-advertised",
+        ),
+        ("approve", json!({"node": "b", "subnet": "10.0.0.0/8"}), "unknown-node"),
+        ("approve", json!({"node": "a", "subnet": "010.0.0.0/8"}), "bad-request"),
+    ] {
+        let error = gateway
+            .call("POST", &format!("/v1/routes/{path}"), body)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_ping_answers_or_says_why_not() {
     let gateway = Gateway::new().await;
     let a = gateway.join("a").await;
@@ -236,6 +276,34 @@ async fn a_user_is_made_listed_and_removed_and_the_secret_shown_once() {
     assert_eq!(gateway.app.state.users.list().len(), 1);
 }
 
+#[tokio::test]
+async fn a_forward_is_open_for_as_long_as_its_answer_is_read() {
+    let gateway = Gateway::new().await;
+    let wanted = json!({"listen": "127.0.0.1:5432", "node": "edge1", "target": "port:5432"});
+    let request = Request::post("/v1/forwards")
+        .body(Body::from(wanted.to_string()))
+        .unwrap();
+    let router = TowerToHyperService::new(router(gateway.app.clone()));
+    let mut answer = router.call(request).await.unwrap().into_body();
+    let first = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&first).unwrap(),
+        json!({"listen": "127.0.0.1:5432"})
+    );
+    assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "\n");
+    assert!(!gateway.sessions.closed.is_cancelled());
+    drop(answer);
+    gateway.sessions.closed.cancelled().await;
+}
+
+#[tokio::test]
+async fn a_forward_that_others_reach_has_to_be_asked_for_in_so_many_words() {
+    let gateway = Gateway::new().await;
+    let wanted = json!({"listen": "0.0.0.0:5432", "node": "edge1", "target": "port:5432"});
+    let error = gateway.call("POST", "/v1/forwards", wanted).await.unwrap_err();
+    assert_eq!((error.code(), error.exit()), ("listen-not-local", Exit::Denied));
+}
+
 /// The API on a real state, with sessions that only take notes.
 struct Gateway {
     _place: TempDir,
@@ -247,6 +315,8 @@ struct Gateway {
 struct Notes {
     cut: Mutex<Vec<(NodeId, Reason)>>,
     silent: Mutex<bool>,
+    /// Cancelled when a forward was closed.
+    closed: CancellationToken,
 }
 
 #[async_trait]
@@ -263,6 +333,14 @@ impl Sessions for Notes {
         self.cut.lock().unwrap().push((node, why));
     }
 
+    fn forward(&self, wanted: &api::CreateForward) -> Result<OpenForward, CliError> {
+        Ok(OpenForward {
+            listen: wanted.listen,
+            held: self.closed.clone().drop_guard(),
+            ending: CancellationToken::new(),
+        })
+    }
+
     fn status(&self) -> api::GatewayStatus {
         api::GatewayStatus {
             started_at: UnixTime::from_secs(0).to_string(),
@@ -270,6 +348,9 @@ impl Sessions for Notes {
                 public: "0.0.0.0:7000".parse().unwrap(),
                 proxy: "127.0.0.1:7080".parse().unwrap(),
                 metrics: "127.0.0.1:7090".parse().unwrap(),
+                sni: Vec::new(),
+                http: Vec::new(),
+                forwards: Vec::new(),
             },
             streams: 0,
         }
@@ -294,6 +375,8 @@ impl Gateway {
             config: Arc::new(config),
             state: Arc::new(state),
             sessions: Some(Arc::clone(&sessions) as Arc<dyn Sessions>),
+            gateway: None,
+            reloader: None,
         };
         Self {
             _place: place,

@@ -45,7 +45,13 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<UserList> {
 pub(super) async fn remove(State(app): State<AppState>, Path(name): Path<String>) -> Answer<Done> {
     // What cannot be a name is the name of no user.
     let removed = match name.parse::<UserName>() {
-        Ok(name) => app.state.users.remove(&name).await?,
+        Ok(name) => {
+            let removed = app.state.users.remove(&name).await?;
+            if let Some(gateway) = &app.gateway {
+                gateway.user_removed(&name);
+            }
+            removed
+        }
         Err(_) => false,
     };
     if !removed {

@@ -1,13 +1,16 @@
 //! What can be said on the command line. The texts here are the help and the man pages.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, UserName, Zone};
+use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Protocol, Subnet, Target, UserName, Zone};
+
+use crate::audit::chain::RecordHash;
+use crate::config::parse_target;
 
 /// The gateway: edges dial out to it, operators reach the edges through it
 #[derive(Debug, Parser)]
@@ -57,12 +60,47 @@ pub enum Command {
         #[command(subcommand)]
         command: NodesCommand,
     },
+    /// Routes, by which addresses lead to nodes
+    Routes {
+        /// What to do
+        #[command(subcommand)]
+        command: RoutesCommand,
+    },
     /// Users, the people and programs that reach nodes
     Users {
         /// What to do
         #[command(subcommand)]
         command: UsersCommand,
     },
+    /// The rules: who may reach what
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Walk the way of a dial and name the hop that says no; the stream is really opened, and closed at once
+    Explain {
+        /// What to reach
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+        /// As whom
+        #[arg(long = "as", value_name = "SUBJECT")]
+        subject: String,
+    },
+    /// Streams that are open
+    Streams {
+        /// What to do
+        #[command(subcommand)]
+        command: StreamsCommand,
+    },
+    /// Watch what passes, by node, class and principal, until interrupted
+    Top {
+        /// Print one table and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Have the running gateway read its configuration again; live streams go on
+    Reload,
     /// How the running gateway is
     Status,
     /// Measure round trips to a node's agent, through the tunnel
@@ -72,6 +110,18 @@ pub enum Command {
         /// How many
         #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
+    },
+    /// Listen on a port that leads to a target, for as long as this command runs
+    ///
+    /// The running gateway listens, and its policy sees whoever connects as user:operator of the group admins, whatever
+    /// they are: whoever may open the admin socket is an administrator. When the command ends, the port is closed and
+    /// what runs through it is cut.
+    Forward(ForwardArgs),
+    /// The audit log: who reached what, who joined, what administrators did
+    Audit {
+        /// What to do
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Copy the store to a new file, while the gateway works; keep a copy of the keys in STATE/keys too, once
     Backup {
@@ -98,6 +148,44 @@ pub struct InitArgs {
     /// The suffix of the nodes' names
     #[arg(long, default_value = "tunnel")]
     pub zone: Zone,
+}
+
+/// The arguments of `forward`.
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// Where it leads: edge1:22, edge1:service:web, edge1:10.42.3.7:80, with udp: before the target for UDP
+    #[arg(value_name = "NODE:TARGET")]
+    pub to: ForwardTo,
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Let it be an address that other machines reach; whoever reaches it acts as an administrator there
+    #[arg(long)]
+    pub public: bool,
+}
+
+/// Where a forward leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardTo {
+    /// The node.
+    pub node: NodeName,
+    /// What on the node.
+    pub target: Target,
+    /// By which protocol it is reached.
+    pub protocol: Protocol,
+}
+
+impl FromStr for ForwardTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (node, target) = text
+            .split_once(':')
+            .ok_or_else(|| format!("{text:?} names no target; write NODE:TARGET"))?;
+        let (target, protocol) = parse_target(target, None)?;
+        let node = node.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { node, target, protocol })
+    }
 }
 
 /// The arguments of `lab`.
@@ -175,6 +263,29 @@ pub enum NodesCommand {
     },
 }
 
+/// The commands for routes.
+#[derive(Debug, Subcommand)]
+pub enum RoutesCommand {
+    /// List what nodes advertise and what is approved
+    Ls,
+    /// Let addresses of a subnet lead to a node, for as long as it advertises that subnet
+    Approve {
+        /// The node's name
+        node: String,
+        /// The subnet, as the node advertises it
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+    /// Take an approval back
+    Revoke {
+        /// The node's name
+        node: String,
+        /// The subnet
+        #[arg(value_name = "ADDRESS/LENGTH")]
+        subnet: Subnet,
+    },
+}
+
 /// The commands for users.
 #[derive(Debug, Subcommand)]
 pub enum UsersCommand {
@@ -193,6 +304,68 @@ pub enum UsersCommand {
         /// The user's name
         name: String,
     },
+}
+
+/// The commands for rules.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say which rule allows something, or what is lacking; exits with 5 if none does
+    Test {
+        /// Who asks: user:NAME, group:NAME, cidr:ADDRESS or node:NAME
+        subject: String,
+        /// What for
+        #[arg(value_name = "NODE:TARGET")]
+        destination: String,
+    },
+}
+
+/// The commands for streams.
+#[derive(Debug, Subcommand)]
+pub enum StreamsCommand {
+    /// List streams, the oldest first
+    Ls,
+    /// Cut streams: all that fit what is given
+    Kill(KillArgs),
+}
+
+/// The arguments of `streams kill`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct KillArgs {
+    /// The stream's number, as `streams ls` lists it
+    pub id: Option<u64>,
+    /// Those of one principal, such as user:alice
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// Those to one node
+    #[arg(long)]
+    pub node: Option<NodeName>,
+}
+
+/// The commands for the audit log. They read its files, whether a gateway runs or not.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the last records
+    Tail {
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_name = "N")]
+        number: usize,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Check that the log is as it was written, and print its head
+    Verify(VerifyArgs),
+}
+
+/// The arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The files, the oldest first; those of the configuration unless given
+    pub files: Vec<PathBuf>,
+    /// The head that an earlier `verify` printed: its record must still be there
+    #[arg(long, value_name = "HASH")]
+    pub expect: Option<RecordHash>,
 }
 
 /// One change of a label.
@@ -248,6 +421,25 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_forward_leads_to_a_node_and_a_target() {
+        for (text, target, protocol) in [
+            ("edge1:22", "port:22", Protocol::Tcp),
+            ("edge1:service:web", "service:web", Protocol::Tcp),
+            ("edge1:10.42.3.7:80", "tcp:10.42.3.7:80", Protocol::Tcp),
+            ("edge1:udp:53", "udp:53", Protocol::Udp),
+        ] {
+            let to = text.parse::<ForwardTo>().unwrap();
+            assert_eq!(
+                (to.node.as_str(), to.target, to.protocol),
+                ("edge1", target.parse().unwrap(), protocol)
+            );
+        }
+        for bad in ["", "edge1", "edge1:", ":22", "Edge1:web", "edge1:0"] {
+            assert!(bad.parse::<ForwardTo>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

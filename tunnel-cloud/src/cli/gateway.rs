@@ -9,7 +9,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::Instant};
 use tunnel_daemon::{
-    admin::UnixClient,
+    admin::{Lines, UnixClient},
     error::{CliError, ErrorBody, Exit},
 };
 
@@ -57,6 +57,8 @@ impl Gateway {
                         config: Arc::new(config),
                         state: Arc::new(state),
                         sessions: None,
+                        gateway: None,
+                        reloader: None,
                     };
                     return Ok(Self::Absent(admin::router(app)));
                 }
@@ -71,6 +73,19 @@ impl Gateway {
     /// Makes a request without a body.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.request(Method::GET, path, None::<&()>).await
+    }
+
+    /// Makes a request whose answer goes on; only a running gateway gives one.
+    pub(super) async fn follow<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Lines, CliError> {
+        match self {
+            Self::Running(client) => client.follow(method, path, body).await,
+            Self::Absent(_) => Err(admin::not_running()),
+        }
     }
 
     /// Makes a request and reads the answer.

@@ -4,14 +4,20 @@
 //! not. Data goes to stdout, messages to stderr; exit codes are those of [`tunnel_daemon::error::Exit`].
 
 mod args;
+mod audit;
+mod forward;
 mod gateway;
 mod init;
 mod lab;
 mod nodes;
 mod ping;
+mod rights;
+mod routes;
 mod serve;
 mod status;
+mod streams;
 mod tokens;
+mod top;
 mod users;
 
 use clap::CommandFactory;
@@ -22,7 +28,10 @@ use tunnel_daemon::{
     output::{self, OutputFormat},
 };
 
-pub use args::{Cli, Command, InitArgs, LabArgs, NodesCommand, TokenArgs, TokenCommand, UsersCommand};
+pub use args::{
+    AuditCommand, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
+    StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
+};
 pub use serve::serve;
 
 use crate::config::{Config, RawConfig};
@@ -39,10 +48,20 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config { command } => config(command, &load, format),
         Command::Token { command } => tokens::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Nodes { command } => nodes::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Routes { command } => routes::run(command, &Gateway::find(load()?).await?, format).await,
         Command::Users { command } => users::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Policy { command } => rights::policy(command, &Gateway::find(load()?).await?, format).await,
+        Command::Explain { destination, subject } => {
+            rights::explain(destination, subject, &Gateway::find(load()?).await?, format).await
+        }
+        Command::Streams { command } => streams::run(command, &Gateway::find(load()?).await?, format).await,
+        Command::Top { once } => top::run(&Gateway::find(load()?).await?, once, format).await,
+        Command::Reload => rights::reload(&Gateway::find(load()?).await?, format).await,
         Command::Status => status::run(&Gateway::find(load()?).await?, format).await,
         Command::Ping { node, count } => ping::run(&Gateway::find(load()?).await?, &node, count, format).await,
+        Command::Forward(args) => forward::run(&Gateway::find(load()?).await?, args, format).await,
         Command::Backup { path } => status::backup(&Gateway::find(load()?).await?, &path).await,
+        Command::Audit { command } => audit::run(command, &load()?, format),
         Command::Generate(generate) => generate.run(Cli::command()),
     }
 }

@@ -84,6 +84,9 @@ fn detail(detail: &NodeDetail) -> Table {
     for service in &node.services {
         table.row(["service", &format!("{} at {}", service.name, service.target)]);
     }
+    for subnet in &node.subnets {
+        table.row(["advertises", &subnet.to_string()]);
+    }
     for certificate in &detail.certificates {
         table.row([
             "certificate",

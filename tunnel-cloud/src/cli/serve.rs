@@ -1,18 +1,21 @@
 //! `serve`: the gateway itself.
 
+use tokio::signal::unix::{SignalKind, signal};
 use tunnel_daemon::{
     error::{CliError, Exit},
     logs, sdnotify,
     shutdown::{self, Deadlines, Signals, Tasks},
 };
 
-use crate::{config::Config, gateway};
+use crate::{audit::record::Event, config::Config, gateway};
 
 /// Runs the gateway until it is told to stop.
 pub async fn serve(config: Config) -> Result<(), CliError> {
     logs::init(&config.log)?;
     let signals = Signals::install()
         .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot take over signals: {error}")))?;
+    let mut hangups = signal(SignalKind::hangup())
+        .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot take over SIGHUP: {error}")))?;
     let tasks = Tasks::new();
     let running = gateway::start(config, &tasks).await?;
     let listening = running.listening;
@@ -23,6 +26,13 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
         "gateway up"
     );
     tasks.spawn_aside(sdnotify::watchdog(|| true));
+    let reloader = running.reloader;
+    tasks.spawn_aside(async move {
+        while hangups.recv().await.is_some() {
+            // Whether it went well or not, the log says so.
+            let _ = reloader.reload().await;
+        }
+    });
     tasks.spawn_aside(async move {
         running.readiness.wait_ready().await;
         sdnotify::ready("serving");
@@ -30,5 +40,6 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
     let ended = shutdown::run(&tasks, signals, Deadlines::default()).await;
     // Sessions that were cut have gone offline only now.
     running.state.directory.flush().await?;
+    running.state.audit.note_durably(Event::GatewayStopped {}).await;
     ended.map(drop).map_err(CliError::from)
 }

@@ -1,5 +1,7 @@
 //! The gateway's configuration file: as written ([`RawConfig`]), and as meant ([`Config`]).
 
+mod addresses;
+mod forward;
 mod raw;
 
 use std::{
@@ -14,13 +16,19 @@ use tunnel_daemon::{
     logs::LogConfig,
 };
 use tunnel_identity::JoinToken;
-use tunnel_model::{GatewayAddr, Zone};
+use tunnel_model::{GatewayAddr, Rule, Zone};
 
-pub use raw::{RawConfig, RawGateway, RawLimits, RawListen};
+use crate::audit::{AuditConfig, AuditOutput};
+pub use addresses::Addresses;
+pub use forward::{Forward, RawForward, parse_target};
+pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// The state directory.
     pub state: PathBuf,
     /// The suffix of the nodes' names.
@@ -31,10 +39,18 @@ pub struct Config {
     pub listen: Listen,
     /// What edges are told about it.
     pub gateway: Gateway,
+    /// Its ports that always lead to the same target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<Forward>,
     /// How it logs.
     pub log: LogConfig,
+    /// Where its audit log is.
+    pub audit: AuditConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Who may reach what.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
 }
 
 /// Where a gateway listens.
@@ -46,6 +62,10 @@ pub struct Listen {
     pub proxy: SocketAddr,
     /// For monitoring: metrics and health, without credentials, hence on loopback.
     pub metrics: SocketAddr,
+    /// For users: TLS whose server name leads to a node.
+    pub sni: Addresses,
+    /// For users: HTTP whose `Host` leads to a node.
+    pub http: Addresses,
 }
 
 /// What edges are told about a gateway.
@@ -76,7 +96,21 @@ impl Config {
             let hint = "use a loopback address such as 127.0.0.1:7090".to_owned();
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
+        let forward = forwards(raw.forward, source)?;
+        if !raw.audit.outputs.contains(&AuditOutput::File) {
+            let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
+            return Err(source
+                .invalid("audit.outputs", "\"file\" is missing")
+                .with_hint(Some(hint)));
+        }
         Ok(Self {
+            file: source.path().to_owned(),
+            audit: AuditConfig {
+                path: base.join(raw.audit.path.unwrap_or_else(|| state.join("audit"))),
+                max_mib: raw.audit.max_mib.get(),
+                keep: raw.audit.keep.get(),
+                outputs: raw.audit.outputs,
+            },
             admin: base.join(raw.admin.unwrap_or_else(|| state.join("admin.sock"))),
             state,
             zone: raw.zone,
@@ -84,14 +118,33 @@ impl Config {
                 public: raw.listen.public,
                 proxy: raw.listen.proxy,
                 metrics: raw.listen.metrics,
+                sni: raw.listen.sni,
+                http: raw.listen.http,
             },
             gateway: Gateway {
                 advertise: raw.gateway.advertise,
             },
+            forward,
             log: raw.log,
             limits: raw.limits,
+            rules: raw.rules,
         })
     }
+}
+
+fn forwards(raw: Vec<RawForward>, source: &Source) -> Result<Vec<Forward>, ConfigError> {
+    let mut all: Vec<Forward> = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.into_iter().enumerate() {
+        let invalid = |(key, why): (&str, String)| source.invalid(&format!("forward[{index}].{key}"), why);
+        let forward = Forward::new(raw).map_err(invalid)?;
+        let same = |other: &Forward| other.listen == forward.listen && other.protocol == forward.protocol;
+        if forward.listen.port() != 0 && all.iter().any(same) {
+            let why = format!("another [[forward]] listens on {} already", forward.listen);
+            return Err(invalid(("listen", why)));
+        }
+        all.push(forward);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -105,11 +158,14 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        rule = []
 
         [listen]
         public = "0.0.0.0:7000"
         proxy = "127.0.0.1:7080"
         metrics = "127.0.0.1:7090"
+        sni = []
+        http = []
 
         [gateway]
         advertise = ["gw.example.com:7000"]
@@ -118,10 +174,19 @@ mod tests {
         level = "info"
         format = "text"
 
+        [audit]
+        path = "/etc/tunnel/state/audit"
+        max_mib = 64
+        keep = 16
+        outputs = ["file"]
+
         [limits]
         nodes = 20000
         streams_per_node = 1024
         proxy_connections = 16384
+        streams_per_principal = 8192
+        principal_opens_per_second = 5000
+        node_opens_per_second = 5000
         "#);
     }
 
@@ -129,6 +194,65 @@ mod tests {
     fn absolute_paths_stay() {
         let config = read("state = \"/s\"\nadmin = \"/run/a.sock\"\ngateway.advertise = [\"a:1\"]\n").unwrap();
         assert_eq!((config.state, config.admin), ("/s".into(), "/run/a.sock".into()));
+    }
+
+    #[test]
+    fn rules_are_read_in_their_order() {
+        let config = read(
+            "state = \"s\"\ngateway.advertise = [\"a:1\"]\n\
+             [[rule]]\nsubjects = [\"user:alice\", \"cidr:10.0.0.0/8\"]\nnodes = \"site=hz\"\ntargets = [\"service:web\"]\n\
+             [[rule]]\nsubjects = [\"group:ops\"]\nnodes = [\"a\", \"hz-*\"]\ntargets = [\"*\", \"udp:53\"]\n",
+        );
+        let rules: Vec<_> = config.unwrap().rules.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            rules,
+            [
+                "user:alice, cidr:10.0.0.0/8 -> site=hz: service:web",
+                "group:ops -> a, hz-*: *, udp:53"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_way_in_listens_at_one_address_or_at_several() {
+        let config = read(
+            "state = \"s\"\ngateway.advertise = [\"a:1\"]\nlisten.sni = \"0.0.0.0:10250\"\nlisten.http = [\"127.0.0.1:80\", \"[::1]:80\"]\n",
+        );
+        let listen = config.unwrap().listen;
+        assert_eq!((listen.sni.0.len(), listen.http.0.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_forward_says_where_it_listens_and_where_it_leads() {
+        let config = read(
+            "state = \"s\"\ngateway.advertise = [\"a:1\"]\n[[forward]]\nlisten = \"0.0.0.0:5432\"\nnode = \"edge1\"\n\
+             target = \"10.42.3.7:5432\"\nas = \"user:alice\"\n[[forward]]\nlisten = \"0.0.0.0:5432\"\nnode = \"edge1\"\ntarget = \"53\"\nprotocol = \"udp\"\n",
+        );
+        let shown = toml::to_string(&config.unwrap().forward[0]).unwrap();
+        insta::assert_snapshot!(shown, @r#"
+        listen = "0.0.0.0:5432"
+        node = "edge1"
+        target = "tcp:10.42.3.7:5432"
+        protocol = "tcp"
+        as = "user:alice"
+        "#);
+    }
+
+    /// R6
+    #[test]
+    fn a_forward_that_cannot_be_meant_is_refused_with_its_line() {
+        let refused = |text: &str| {
+            let base = "state = \"s\"\ngateway.advertise = [\"a:1\"]\n[[forward]]\nlisten = \"127.0.0.1:1\"\nnode = \"edge1\"\n";
+            read(&format!("{base}{text}")).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(refused("target = \"web\"\n"), @r#"cloud.toml:6:10: key "forward[0].target": "web" is no target; write PORT, udp:PORT, service:NAME, IP:PORT or udp:IP:PORT"#);
+        insta::assert_snapshot!(refused("target = \"udp:53\"\nprotocol = \"tcp\"\n"), @r#"cloud.toml:6:10: key "forward[0].target": "udp:53" is a udp target, and the protocol is to be tcp"#);
+        insta::assert_snapshot!(refused("target = \"22\"\nas = \"alice\"\n"), @r#"cloud.toml:7:6: key "forward[0].as": "alice" is no user; write user:NAME"#);
+        insta::assert_snapshot!(
+            refused("target = \"22\"\n[[forward]]\nlisten = \"127.0.0.1:1\"\nnode = \"edge2\"\ntarget = \"23\"\n"),
+            @r#"cloud.toml:8:10: key "forward[1].listen": another [[forward]] listens on 127.0.0.1:1 already"#
+        );
+        insta::assert_snapshot!(read("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlisten.sni = \"edge1\"\n").unwrap_err().to_string(), @r#"cloud.toml:3:14: key "listen.sni": "edge1" is not IP:PORT"#);
     }
 
     /// R6
@@ -151,6 +275,20 @@ mod tests {
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
         );
+        let rule = |text: &str| {
+            refused(&format!(
+                "state = \"s\"\ngateway.advertise = [\"a:1\"]\n[[rule]]\n{text}\n"
+            ))
+        };
+        insta::assert_snapshot!(
+            rule("subjects = [\"alice\"]\nnodes = \"*\"\ntargets = [\"*\"]"),
+            @r#"cloud.toml:4:13: key "rule[0].subjects[0]": "alice" is not a subject: it does not say of what kind it is; write user:NAME, group:NAME, cidr:SUBNET, node:NAME or node:KEY=VALUE"#
+        );
+        insta::assert_snapshot!(
+            rule("subjects = [\"user:a\"]\nnodes = \"site=\"\ntargets = [\"*\", \"tcp:0\"]"),
+            @r#"cloud.toml:6:17: key "rule[0].targets[1]": "tcp:0" is no target of a rule: its port is not a number from 1 to 65535; write *, tcp:PORTS, udp:PORTS, service:NAME, SUBNET or tcp:SUBNET:PORTS"#
+        );
+        insta::assert_snapshot!(rule("subjects = [\"user:a\"]\nnodes = \"*\"\ntargets = []"), @r#"cloud.toml:6:11: key "rule[0].targets": the list `targets` is empty, so the rule would never allow anything; name at least one"#);
     }
 
     fn read(text: &str) -> Result<Config, ConfigError> {

@@ -1,20 +1,62 @@
-//! From a caller's wish to a stream: name, policy, session, edge. The first that says no is the answer.
+//! From a caller's wish to a stream: name, policy, limits, session, edge, target. The first that says no is the answer.
+//!
+//! | module | what |
+//! |---|---|
+//! | `rights` | the policy in force, and verdicts on those who ask |
+//! | `route` | from an address to a node |
+//! | `limits`, `bucket` | what one principal and one node may use |
+//! | [`grants`] | the table of open streams: counted, listed, cut |
+//! | `audited` | what the audit log hears of a stream |
+//! | `stream` | an open stream, which keeps to all of this |
+//! | `route` | which node an address leads to |
+//! | [`explain`] | the same way walked for an administrator, hop by hop |
+
+mod audited;
+mod bucket;
+pub mod explain;
+pub mod grants;
+mod limits;
+mod metrics;
+mod rights;
+mod route;
+mod stream;
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use tracing::debug;
+use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
-use tunnel_model::{Ask, Labels, NodeName, Policy, Principal, Protocol, Reason, Refusal, RouteError, Verdict, Zone};
+use tunnel_model::{
+    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
+};
 use tunnel_proto::Open;
 
+use self::{audited::Audited, limits::Limiter, rights::Rights};
 use crate::{
+    audit::{
+        Audit, Refused,
+        record::{Event, Why},
+    },
+    config::{Config, RawLimits},
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialRequest, Dialled},
+    ingress::{Credential, Dial, DialRequest},
+    state::State,
     tunnel::Registry,
     users::Users,
+};
+
+pub use self::{
+    grants::{Grant, Grants, Lease},
+    metrics::DialMetrics,
+    stream::{Carried, Granted},
 };
 
 /// How long an edge and its target may take to answer. The edge's own deadline is shorter, so that its reason arrives.
@@ -26,90 +68,273 @@ pub struct Gateway {
     pub zone: Zone,
     /// Who may come in.
     pub users: Arc<Users>,
-    /// Who may reach what.
-    pub policy: Policy,
     /// Who there is.
     pub directory: Arc<LiveDirectory>,
     /// Who is connected.
     pub registry: Arc<Registry>,
+    /// What is open.
+    pub grants: Arc<Grants>,
+    rights: Rights,
+    limiter: Limiter,
     /// How many streams may be open to one node.
-    pub streams_per_node: usize,
+    streams_per_node: AtomicUsize,
     /// Whether there is memory for more.
-    pub memory: MemoryGuard,
+    memory: MemoryGuard,
+    metrics: DialMetrics,
+    audit: Arc<Audit>,
+}
+
+impl Gateway {
+    /// The gateway of this configuration, with nothing open.
+    pub fn new(
+        config: &Config,
+        state: &State,
+        registry: Arc<Registry>,
+        memory: MemoryGuard,
+        metrics: DialMetrics,
+    ) -> Self {
+        let gateway = Self {
+            zone: config.zone.clone(),
+            users: Arc::clone(&state.users),
+            directory: Arc::clone(&state.directory),
+            registry,
+            grants: Arc::new(Grants::new(metrics.clone())),
+            rights: Rights::new(Policy::default()),
+            limiter: Limiter::new(&config.limits),
+            streams_per_node: AtomicUsize::new(0),
+            memory,
+            metrics,
+            audit: Arc::clone(&state.audit),
+        };
+        gateway.set_limits(&config.limits);
+        gateway.set_rules(config.rules.clone());
+        gateway
+    }
+
+    /// Puts other rules in force, and cuts the streams that lose their right by it.
+    pub fn set_rules(&self, rules: Vec<Rule>) {
+        self.metrics.rules.set(i64::try_from(rules.len()).unwrap_or(i64::MAX));
+        self.rights.replace(Policy::compile(rules));
+        self.recheck();
+    }
+
+    /// Puts other limits in force.
+    pub fn set_limits(&self, limits: &RawLimits) {
+        self.limiter.set(limits);
+        let streams = usize::try_from(limits.streams_per_node.get()).unwrap_or(usize::MAX);
+        self.streams_per_node.store(streams, Ordering::Relaxed);
+    }
+
+    /// What the policy says about whoever asks, and the rule that allows it.
+    pub fn judge(&self, principal: &Principal, destination: &Destination) -> (Verdict, Option<Rule>) {
+        let policy = self.rights.policy();
+        let verdict = self.verdict(&policy, principal, destination);
+        let rule = match verdict {
+            Verdict::Allowed { rule } => policy.rules().get(rule).cloned(),
+            Verdict::Denied(_) => None,
+        };
+        (verdict, rule)
+    }
+
+    fn verdict(&self, policy: &Policy, principal: &Principal, destination: &Destination) -> Verdict {
+        self.directory
+            .read(|all| rights::judge(policy, all, principal, destination))
+    }
+
+    /// Judges every open stream again, once policy, a user or a node's labels have changed; cuts those that would not be
+    /// granted now, and says how many.
+    pub fn recheck(&self) -> usize {
+        self.rights.changed();
+        let open = self.grants.list();
+        if open.is_empty() {
+            return 0;
+        }
+        let policy = self.rights.policy();
+        let groups: HashMap<_, _> = self.users.list().into_iter().map(|u| (u.name, u.groups)).collect();
+        // The directory is held for reading only, and is not left while streams are woken.
+        let lost = self.directory.read(|all| {
+            let lost = |grant: &Arc<Grant>| {
+                let principal = rights::refresh(&grant.principal, &groups, all);
+                !rights::judge(&policy, all, &principal, &grant.destination).is_allowed()
+            };
+            open.into_iter().filter(lost).collect::<Vec<_>>()
+        });
+        let cut = |grant: &&Arc<Grant>| {
+            self.grants
+                .cut(grant, rights::denied(&grant.principal, &grant.destination))
+        };
+        lost.iter().filter(cut).count()
+    }
+
+    /// Cuts every stream of a user who is no more, and says how many.
+    pub fn user_removed(&self, user: &UserName) -> usize {
+        self.rights.changed();
+        let refusal = Refusal::new(Reason::Denied, format!("user {user} was removed"));
+        let of_user = |grant: &Arc<Grant>| matches!(&grant.principal.identity, Identity::User(name) if name == user);
+        let cut = |grant: &Arc<Grant>| of_user(grant) && self.grants.cut(grant, refusal.clone());
+        self.grants.list().iter().filter(|grant| cut(grant)).count()
+    }
+
+    /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
+    /// returned with it has entered the table of open streams, and is on record.
+    pub fn admit<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
+        let admitted = self.enter(request, find);
+        if let Err(refusal) = &admitted {
+            audited::refuse(&self.audit, request, refusal);
+        }
+        admitted
+    }
+
+    fn enter<T>(
+        &self,
+        request: &DialRequest,
+        find: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(T, Lease), Refusal> {
+        let before = self.rights.changes();
+        // Rights come before the directory, so that names cannot be tried out without any.
+        self.may(request)?;
+        let room = self.room(request)?;
+        let found = find()?;
+        let mut lease = self.grants.enter(request, room);
+        if self.rights.changes() != before {
+            // Whoever changed them may have gone through the table before this stream was in it, and who asks was found
+            // out before as well.
+            let message = "rights have changed this very moment; try again";
+            return Err(Refusal::new(Reason::Overloaded, message));
+        }
+        lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
+        debug!(
+            stream = lease.grant().id,
+            principal = %request.principal,
+            to = %request.destination,
+            class = %request.class,
+            way = request.way.as_str(),
+            client = %request.client,
+            trace = %request.trace,
+            "stream granted"
+        );
+        Ok((found, lease))
+    }
+
+    fn may(&self, request: &DialRequest) -> Result<(), Refusal> {
+        match self.verdict(&self.rights.policy(), &request.principal, &request.destination) {
+            Verdict::Allowed { .. } => Ok(()),
+            Verdict::Denied(denial) => {
+                self.metrics.denied(denial);
+                Err(rights::denied(&request.principal, &request.destination))
+            }
+        }
+    }
+
+    fn room(&self, request: &DialRequest) -> Result<limits::Room, Refusal> {
+        if self.memory.is_short() {
+            let message = "the gateway is short of memory; try again later";
+            return Err(Refusal::new(Reason::Overloaded, message));
+        }
+        self.limiter.admit(&request.principal, &request.destination.node)
+    }
+
+    /// The session of a node, if it takes one more stream.
+    pub fn session(&self, name: &NodeName) -> Result<Tunnel, Refusal> {
+        let node = self.directory.reach(name)?;
+        let Some(tunnel) = self.registry.get(node) else {
+            let message = format!("{name} has just lost its session; try again");
+            return Err(Refusal::new(Reason::NodeOffline, message));
+        };
+        let most = self.streams_per_node.load(Ordering::Relaxed);
+        if tunnel.open_streams() >= most {
+            let message = format!("{name} has {most} streams open, as many as it may");
+            return Err(Refusal::new(Reason::Overloaded, message));
+        }
+        Ok(tunnel)
+    }
+
+    async fn open(
+        &self,
+        request: &DialRequest,
+        tunnel: &Tunnel,
+        lease: Lease,
+    ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
+        let open = Open {
+            target: request.destination.target.clone(),
+            protocol: Protocol::Tcp,
+            class: request.class,
+            trace: request.trace,
+            principal: request.principal.to_string(),
+            node: None,
+        };
+        tokio::select! {
+            opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
+                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Err(refusal) => {
+                    lease.audited.refused(refusal.reason);
+                    Err(refusal)
+                }
+            },
+            why = lease.wait_cut() => Err(why),
+        }
+    }
 }
 
 impl Dial for Gateway {
-    type Stream = tunnel_carrier::Stream;
+    type Stream = Granted<tunnel_carrier::Stream>;
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
-        let credential = credential.ok_or_else(|| {
-            let message = "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET";
+        match credential {
+            Some(credential) => match self.users.authenticate(&credential) {
+                Ok(principal) => Ok(principal.at(client.ip())),
+                Err(refusal) => {
+                    let why = Why::from(&refusal);
+                    let event = Event::AuthenticationRefused { client, why };
+                    self.audit.refusal(Refused::Authentication, &event);
+                    Err(refusal)
+                }
+            },
+            None if self.rights.policy().names_address(client.ip()) => Ok(Principal::address(client.ip())),
+            None => Err(Refusal::new(
+                Reason::Unauthenticated,
+                "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET",
+            )),
+        }
+    }
+
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        self.users.by_name(name).ok_or_else(|| {
+            let message = format!("there is no user {name}, on whose behalf this forward was configured");
             Refusal::new(Reason::Unauthenticated, message)
-        })?;
-        Ok(self.users.authenticate(&credential)?.at(client.ip()))
+        })
     }
 
     fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, RouteError::NoRoute(ip).to_string()))
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
+        route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
-        let DialRequest {
-            principal, destination, ..
-        } = &request;
-        // Rights come before the directory, so that names cannot be tried out without any.
-        let unknown = Labels::default();
-        let verdict = self.directory.read(|all| {
-            self.policy.decide(&Ask {
-                principal,
-                node: &destination.node,
-                labels: all.by_name(&destination.node).map_or(&unknown, |node| &node.labels),
-                target: &destination.target,
-            })
-        });
-        if let Verdict::Denied(_) = verdict {
-            let message = format!(
-                "{principal} may not reach {} on {}",
-                destination.target, destination.node
+        let dialled = match self.admit(&request, || self.session(&request.destination.node)) {
+            Ok((tunnel, lease)) => self.open(&request, &tunnel, lease).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = &dialled {
+            debug!(
+                principal = %request.principal,
+                to = %request.destination,
+                way = request.way.as_str(),
+                client = %request.client,
+                trace = %request.trace,
+                reason = %refusal.reason,
+                error = refusal.message,
+                "dial refused"
             );
-            return Err(Refusal::new(Reason::Denied, message));
         }
-        let node = self.directory.reach(&destination.node)?;
-        let name = &destination.node;
-        let Some(tunnel) = self.registry.get(node) else {
-            return Err(Refusal::new(
-                Reason::NodeOffline,
-                format!("{name} has just lost its session; try again"),
-            ));
-        };
-        if self.memory.is_short() {
-            return Err(Refusal::new(
-                Reason::Overloaded,
-                "the gateway is short of memory; try again later",
-            ));
-        }
-        if tunnel.open_streams() >= self.streams_per_node {
-            let message = format!("{name} has {} streams open, as many as it may", self.streams_per_node);
-            return Err(Refusal::new(Reason::Overloaded, message));
-        }
-        let open = Open {
-            target: destination.target.clone(),
-            protocol: Protocol::Tcp,
-            class: request.class,
-            trace: request.trace,
-            principal: principal.to_string(),
-            node: None,
-        };
-        tunnel.open(&open, DIAL_DEADLINE).await
-    }
-}
-
-impl Dialled for tunnel_carrier::Stream {
-    async fn established(&mut self) -> Result<(), Refusal> {
-        Self::established(self).await
+        dialled
     }
 }

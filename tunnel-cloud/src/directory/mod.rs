@@ -3,6 +3,7 @@
 //! It is the store's list of nodes held in memory. Changes by operators are durable before they show; how nodes come
 //! and go shows at once and is written behind, since the next start finds out anew who is connected.
 
+mod routes;
 mod saver;
 
 use std::{
@@ -14,11 +15,13 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tunnel_identity::UnixTime;
 use tunnel_model::{
-    Delta, Directory, Labels, NodeId, NodeName, NodeRecord, NodeState, ParseLabelError, Reason, Refusal, ReservedName,
-    Revision, Service,
+    Delta, Directory, Labels, NodeId, NodeName, NodeRecord, NodeState, Offer, ParseLabelError, Reason, Refusal,
+    ReservedName, Revision,
 };
 
 use crate::store::{EnrolError, Enrolment, Node, Presence, Store, StoreError};
+use routes::Routes;
+pub use routes::{ApproveError, RouteEntry, RouteState};
 use saver::Saver;
 
 /// How many changes a follower may lag behind before it gets the whole list.
@@ -41,6 +44,8 @@ struct Nodes {
     enrolled_at: BTreeMap<NodeId, u64>,
     /// Those that may not, but are still listed.
     revoked: BTreeMap<NodeId, Node>,
+    /// Which of them lead to which subnets.
+    routes: Routes,
     /// The stay of each node that is online.
     stays: BTreeMap<NodeId, u64>,
     last_stay: u64,
@@ -90,6 +95,8 @@ impl LiveDirectory {
             to: Revision(now.secs().saturating_mul(1_000_000)),
             nodes: live.into_iter().map(|n| n.record).collect(),
         });
+        let mut routes = Routes::new(store.approvals().await?);
+        directory.iter().for_each(|node| routes.refresh(node));
         Ok(Self {
             revision: watch::Sender::new(directory.revision()),
             saver: Saver::new(Arc::clone(&store)),
@@ -98,6 +105,7 @@ impl LiveDirectory {
                 directory,
                 enrolled_at,
                 revoked: revoked.into_iter().map(|n| (n.record.id, n)).collect(),
+                routes,
                 stays: BTreeMap::new(),
                 last_stay: 0,
             }),
@@ -199,10 +207,16 @@ impl LiveDirectory {
     }
 
     /// The node says what it offers. Does nothing if a later session has begun.
-    pub fn declare(&self, stay: &Stay, services: Vec<Service>) {
+    pub fn declare(&self, stay: &Stay, offer: Offer) {
         self.change(|nodes| {
             if nodes.stays.get(&stay.node) == Some(&stay.number) {
-                self.update(nodes, stay.node, |node| node.services = services);
+                self.update(nodes, stay.node, |node| {
+                    node.services = offer.services;
+                    node.subnets = offer.subnets;
+                });
+                if let Some(node) = nodes.directory.get(stay.node) {
+                    nodes.routes.refresh(node);
+                }
             }
         });
     }
@@ -231,6 +245,7 @@ impl LiveDirectory {
                 id,
                 state: node.state.clone(),
                 services: node.services.clone(),
+                subnets: node.subnets.clone(),
                 agent_version: node.agent_version.clone(),
             });
         })
@@ -268,6 +283,7 @@ impl LiveDirectory {
         self.change(|nodes| {
             nodes.stays.remove(&id);
             if let Some(mut record) = nodes.directory.get(id).cloned() {
+                nodes.routes.forget(id, &record.name);
                 if let NodeState::Online { .. } = record.state {
                     record.state = NodeState::Offline {
                         since: now.secs(),
@@ -295,6 +311,9 @@ impl LiveDirectory {
             nodes.stays.remove(&id);
             nodes.enrolled_at.remove(&id);
             nodes.revoked.remove(&id);
+            if let Some(node) = nodes.directory.get(id) {
+                nodes.routes.forget(id, &node.name);
+            }
             nodes.directory.remove(id);
         });
         Ok(removed)
@@ -353,4 +372,4 @@ fn offline(name: &NodeName, since: u64, why: Option<Reason>) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

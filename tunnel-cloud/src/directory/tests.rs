@@ -1,6 +1,6 @@
 use tempfile::TempDir;
 use tunnel_identity::TokenKey;
-use tunnel_model::{Change, Protocol, TokenId};
+use tunnel_model::{Change, Protocol, Service, TokenId};
 
 use super::*;
 use crate::store::{SqliteStore, Token};
@@ -49,13 +49,17 @@ async fn what_a_node_offers_stays_until_its_latest_session_says_otherwise() {
             protocol: Protocol::Tcp,
         }]
     };
+    let offer = |name: &str| Offer {
+        services: services(name),
+        subnets: Vec::new(),
+    };
     let offered = || directory.get(&name("a")).unwrap().record.services;
     let older = online(&directory, 1, 10).unwrap();
-    directory.declare(&older, services("web"));
+    directory.declare(&older, offer("web"));
     let newer = online(&directory, 1, 20).unwrap();
     assert_eq!(offered(), services("web"));
-    directory.declare(&newer, services("db"));
-    directory.declare(&older, services("late"));
+    directory.declare(&newer, offer("db"));
+    directory.declare(&older, offer("late"));
     assert_eq!(offered(), services("db"));
 }
 
@@ -213,7 +217,7 @@ async fn labels_are_set_and_removed_and_kept() {
 }
 
 /// A directory with the nodes `a` (1) and `b` (2), and a token for more.
-async fn directory() -> (TempDir, LiveDirectory) {
+pub(crate) async fn directory() -> (TempDir, LiveDirectory) {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&dir.path().join("store.db")).await.unwrap();
     let token = Token {
@@ -234,12 +238,12 @@ async fn directory() -> (TempDir, LiveDirectory) {
     (dir, directory)
 }
 
-async fn load(dir: &TempDir, seconds: u64) -> LiveDirectory {
+pub(crate) async fn load(dir: &TempDir, seconds: u64) -> LiveDirectory {
     let store = SqliteStore::open(&dir.path().join("store.db")).await.unwrap();
     LiveDirectory::load(Arc::new(store), at(seconds)).await.unwrap()
 }
 
-fn online(directory: &LiveDirectory, n: u8, seconds: u64) -> Option<Stay> {
+pub(crate) fn online(directory: &LiveDirectory, n: u8, seconds: u64) -> Option<Stay> {
     directory.online(id(n), "0.1.0".to_owned(), at(seconds))
 }
 
@@ -256,14 +260,14 @@ fn enrolment(n: u8, called: &str) -> Enrolment {
     }
 }
 
-fn at(seconds: u64) -> UnixTime {
+pub(crate) fn at(seconds: u64) -> UnixTime {
     UnixTime::from_secs(1_800_000_000 + seconds)
 }
 
-fn id(n: u8) -> NodeId {
+pub(crate) fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 16])
 }
 
-fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }

@@ -2,11 +2,13 @@
 
 mod sessions;
 mod watch;
+mod ways;
 
 use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tracing::warn;
 use tunnel_carrier::quic::{self, Server};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
@@ -19,14 +21,16 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::{Policy, Rule, SessionId};
+use tunnel_model::SessionId;
 
-use self::sessions::LiveSessions;
+use self::{sessions::LiveSessions, ways::Ways};
 use crate::{
     admin::{self, AppState, api::Listening},
+    audit::record::Event,
     config::Config,
-    dial::Gateway,
+    dial::{DialMetrics, Gateway},
     ingress::{self, IngressMetrics},
+    reload::Reloader,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
 };
@@ -44,6 +48,8 @@ pub struct Running {
     pub registry: Arc<Registry>,
     /// Whether it works, by round trips of its own.
     pub readiness: Readiness,
+    /// What reads its configuration again.
+    pub reloader: Arc<Reloader>,
 }
 
 /// Opens the state, binds every listener and starts every loop. On an error, nothing is left running but what `tasks`
@@ -67,6 +73,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
     let proxy = ingress::listen(config.listen.proxy)
         .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;
+    let (bound, places) = ways::bind(&config)?;
     let probes = TcpListener::bind(config.listen.metrics)
         .await
         .map_err(|error| cannot_listen("listen.metrics", config.listen.metrics, &error))?;
@@ -77,6 +84,9 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         public: local("listen.public", edges.local_addr())?,
         proxy: local("listen.proxy", proxy.local_addr())?,
         metrics: local("listen.metrics", probes.local_addr())?,
+        sni: places.sni,
+        http: places.http,
+        forwards: places.forwards,
     };
 
     let metrics = Metrics::new("tunnel_cloud");
@@ -87,6 +97,11 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
 
     let memory = MemoryGuard::new(config.limits.memory_mib.map(|mib| u64::from(mib.get()) * 1024 * 1024));
     tasks.spawn_aside(memory.clone().watch());
+
+    state.audit.attach(&metrics, readiness.unlogged_check("audit log"));
+    let version = env!("CARGO_PKG_VERSION");
+    state.audit.note(Event::GatewayStarted { version });
+    tasks.spawn_critical("audit log", Arc::clone(&state.audit).keep(tasks.flushing()));
 
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
@@ -99,28 +114,31 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
         memory: memory.clone(),
+        audit: Arc::clone(&state.audit),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
-    let gateway = Gateway {
-        zone: config.zone.clone(),
-        users: Arc::clone(&state.users),
-        policy: Policy::compile([Rule::for_admins()]),
-        directory: Arc::clone(&state.directory),
-        registry: Arc::clone(&registry),
-        streams_per_node: usize::try_from(config.limits.streams_per_node.get()).unwrap_or(usize::MAX),
+    if config.rules.is_empty() {
+        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
+    }
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Arc::clone(&registry),
         memory,
-    };
+        DialMetrics::new(&metrics),
+    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
-    tasks.spawn_critical(
-        "proxy",
-        ingress::serve(
-            Acceptor::new(proxy, connections, &accepting, "proxy"),
-            Arc::new(gateway),
-            ingress::Limits::default(),
-            IngressMetrics::new(&metrics),
-            tasks.clone(),
-        ),
-    );
+    let ways = Ways {
+        gateway: Arc::downgrade(&gateway),
+        connections,
+        accepting: accepting.clone(),
+        metrics: IngressMetrics::new(&metrics),
+        tasks: tasks.clone(),
+    };
+    ways.serve(&gateway, ways::proxy(proxy));
+    for bound in bound {
+        ways.serve(&gateway, bound);
+    }
     let probing = Probes {
         metrics,
         readiness: readiness.clone(),
@@ -128,21 +146,34 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     };
     let probes = Acceptor::new(probes, MAX_LOCAL_CONNECTIONS, &accepting, "metrics");
     tasks.spawn_critical("metrics", probing.serve(probes, tasks.flushing()));
+    let reloader = Arc::new(Reloader::new(&config, Arc::clone(&gateway))?);
     let app = AppState {
         config: Arc::new(config),
         state: Arc::clone(&state),
-        sessions: Some(Arc::new(LiveSessions::new(Arc::clone(&registry), listening))),
+        sessions: Some(Arc::new(LiveSessions::new(
+            Arc::clone(&registry),
+            listening.clone(),
+            ways,
+        ))),
+        gateway: Some(gateway),
+        reloader: Some(Arc::clone(&reloader)),
     };
     let commands = Acceptor::new(commands, MAX_LOCAL_CONNECTIONS, &accepting, "admin");
     let router = TowerToHyperService::new(admin::router(app));
     tasks.spawn_critical("admin socket", admin_socket::serve(commands, router, tasks.flushing()));
-    tasks.spawn_aside(watch::watch(readiness.clone(), listening, root, Arc::clone(&state)));
+    tasks.spawn_aside(watch::watch(
+        readiness.clone(),
+        listening.clone(),
+        root,
+        Arc::clone(&state),
+    ));
 
     Ok(Running {
         listening,
         state,
         registry,
         readiness,
+        reloader,
     })
 }
 

@@ -6,13 +6,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tunnel_daemon::error::CliError;
 use tunnel_identity::UnixTime;
 use tunnel_model::{NodeId, Reason, Refusal};
 
+use super::ways::Ways;
 use crate::{
     admin::{
-        Sessions,
-        api::{GatewayStatus, Listening},
+        OpenForward, Sessions,
+        api::{CreateForward, GatewayStatus, Listening},
     },
     tunnel::Registry,
 };
@@ -20,14 +22,16 @@ use crate::{
 pub(super) struct LiveSessions {
     registry: Arc<Registry>,
     listening: Listening,
+    ways: Ways,
     started: UnixTime,
 }
 
 impl LiveSessions {
-    pub(super) fn new(registry: Arc<Registry>, listening: Listening) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, listening: Listening, ways: Ways) -> Self {
         Self {
             registry,
             listening,
+            ways,
             started: SystemTime::now().into(),
         }
     }
@@ -50,10 +54,14 @@ impl Sessions for LiveSessions {
         self.registry.disconnect(node, &refusal);
     }
 
+    fn forward(&self, wanted: &CreateForward) -> Result<OpenForward, CliError> {
+        self.ways.open(wanted)
+    }
+
     fn status(&self) -> GatewayStatus {
         GatewayStatus {
             started_at: self.started.to_string(),
-            listen: self.listening,
+            listen: self.listening.clone(),
             streams: self.registry.streams(),
         }
     }

@@ -18,6 +18,14 @@ pub enum Way {
     Upgrade,
     /// SOCKS5.
     Socks5,
+    /// A plain HTTP request to a port where `Host` decides.
+    Host,
+    /// TLS, by its server name.
+    Sni,
+    /// A port that always leads to the same target.
+    Forward,
+    /// An administrator's `explain`.
+    Explain,
 }
 
 impl Way {
@@ -28,6 +36,10 @@ impl Way {
             Self::Plain => "plain",
             Self::Upgrade => "upgrade",
             Self::Socks5 => "socks5",
+            Self::Host => "host",
+            Self::Sni => "sni",
+            Self::Forward => "forward",
+            Self::Explain => "explain",
         }
     }
 }

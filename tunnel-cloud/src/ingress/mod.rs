@@ -1,7 +1,7 @@
-//! The ways into the gateway: one proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5.
+//! The ways into the gateway: a proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5; ports for HTTP and
+//! TLS whose host decides; ports that always lead to the same target.
 //!
-//! [`serve`] accepts connections, tells the protocols apart by their first byte, finds out who asks and what for, and
-//! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
+//! [`serve`] accepts connections at a [`Door`], finds out who asks and what for, and hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
 //! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
 //! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
 //!
@@ -10,6 +10,8 @@
 //! | `server` | accept loop, limits, drain |
 //! | `http1` | CONNECT and plain proxying: strict parsing, body framing, keep-alive, Upgrade |
 //! | `socks5` | RFC 1928 and 1929 |
+//! | `sni` | TLS passed on untouched, by its server name |
+//! | [`forward`] | ports that always lead to the same target |
 //! | `relay` | two byte streams joined, once a protocol has nothing more to say |
 //! | `client` | the caller's socket, which breaks unless it is ended on purpose |
 //!
@@ -19,24 +21,25 @@
 
 mod client;
 mod credential;
+mod door;
+pub mod forward;
 mod http1;
 mod metrics;
 mod relay;
 mod server;
 mod session;
+mod sni;
 mod socks5;
 mod trace;
 
-use std::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
-};
+use std::{future::Future, net::SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tunnel_model::{Class, Destination, NodeName, Principal, Refusal, TraceId, Zone};
+use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
 pub use client::listen;
 pub use credential::{Credential, Secret};
+pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
 
@@ -52,11 +55,14 @@ pub trait Dial: Send + Sync + 'static {
         client: SocketAddr,
     ) -> impl Future<Output = Result<Principal, Refusal>> + Send;
 
+    /// The user of this name, for a way in that was configured to act on its behalf.
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal>;
+
     /// The zone under which nodes have names.
     fn zone(&self) -> &Zone;
 
-    /// The node that an address belongs to, where routes say so.
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal>;
+    /// The node that leads to an address, as far as this caller may know of it.
+    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal>;
 
     /// Opens a stream, or says why not, as far as that is known here: the target itself may still be on its way. Its
     /// deadline is its own; dropping the future gives up.
@@ -71,6 +77,12 @@ pub trait Dialled: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Waits until the target is there, or says why it is not. Reading waits for it too, and fails with the [`Refusal`] as
     /// the error's source. Cancelling loses nothing.
     fn established(&mut self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Resolves when the stream is taken away from its caller, which reads and writes find out too; this is for those who
+    /// do neither. One task may wait for it.
+    fn cut(&self) -> impl Future<Output = ()> + Send + use<Self> {
+        std::future::pending()
+    }
 }
 
 /// One wish to reach something.

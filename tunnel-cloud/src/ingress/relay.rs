@@ -11,7 +11,7 @@ use tokio::{
     net::tcp,
 };
 
-use super::client::Client;
+use super::{Dialled, client::Client};
 
 /// What each direction reads at once when it is busy, in bytes; an idle one holds [`IDLE`].
 const BUSY: usize = 256 * 1024;
@@ -21,14 +21,23 @@ const IDLE: usize = 8 * 1024;
 /// a direction is passed on as such; whatever else happens breaks both sides.
 pub(crate) async fn relay<S>(mut client: Client, from_client: BytesMut, stream: S, from_stream: BytesMut)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Dialled,
 {
+    let cut = stream.cut();
     let (mut stream_read, mut stream_write) = tokio::io::split(stream);
     let (mut client_read, mut client_write) = client.split();
-    let joined = tokio::try_join!(
-        pass(&mut client_read, &mut stream_write, from_client),
-        pass(&mut stream_read, &mut client_write, from_stream),
-    );
+    let both = async {
+        tokio::try_join!(
+            pass(&mut client_read, &mut stream_write, from_client),
+            pass(&mut stream_read, &mut client_write, from_stream),
+        )
+    };
+    let joined = tokio::select! {
+        biased;
+        joined = both => joined,
+        // A caller who takes nothing would keep what it may not have any more.
+        () = cut => Err(io::ErrorKind::ConnectionReset.into()),
+    };
     match joined {
         Ok(_) => client.finish().await,
         Err(error) => tracing::debug!(%error, "a relayed stream broke"),

@@ -10,18 +10,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::shutdown::Tasks;
 use tunnel_model::{
-    Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Reason, Refusal, Target, TraceId,
+    Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Protocol, Reason, Refusal, Target,
+    TraceId,
 };
 
 use super::{
-    Dial, DialRequest, Dialled, IngressMetrics, Limits, Way,
+    Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Way,
     client::{Client, READ, broken},
-    http1, socks5,
+    forward, http1, sni, socks5,
 };
 
 /// What the protocols need to serve one connection.
 pub(crate) struct Session<D> {
     pub(crate) gateway: Arc<D>,
+    /// Where the caller came in.
+    pub(crate) door: Door,
     pub(crate) limits: Limits,
     pub(crate) metrics: IngressMetrics,
     /// Cancelled when no further request is taken.
@@ -43,6 +46,9 @@ pub(crate) enum NotDialled {
 impl<D: Dial> Session<D> {
     /// Serves the connection to its end.
     pub(crate) async fn run(self, mut client: Client) {
+        if let Door::Forward(forward) = &self.door {
+            return forward::tcp::run(&self, client, forward).await;
+        }
         let deadline = Instant::now() + self.limits.handshake;
         let mut buf = BytesMut::with_capacity(READ);
         let first = tokio::select! {
@@ -51,18 +57,21 @@ impl<D: Dial> Session<D> {
         };
         match first {
             Ok(Ok(0)) => client.finish().await,
-            Ok(Ok(_)) if buf[0] == socks5::VERSION => socks5::run(self, client, buf, deadline).await,
+            Ok(Ok(_)) if let Door::Sni { port } = self.door => sni::run(self, client, buf, port, deadline).await,
+            Ok(Ok(_)) if matches!(self.door, Door::Proxy) && buf[0] == socks5::VERSION => {
+                socks5::run(self, client, buf, deadline).await
+            }
             Ok(Ok(_)) => http1::run(self, client, buf, deadline).await,
             Ok(Err(_)) | Err(_) => tracing::debug!(client = %self.peer, "a caller said nothing"),
         }
     }
 
     /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.
-    pub(crate) fn destination(&self, host: &str, port: u16) -> Result<Destination, Refusal> {
+    pub(crate) fn destination(&self, principal: &Principal, host: &str, port: u16) -> Result<Destination, Refusal> {
         match Host::new(host, port, self.gateway.zone()) {
             Ok(Host::Named(destination)) => Ok(destination),
             Ok(Host::Address { ip, port }) => Ok(Destination {
-                node: self.gateway.route(ip)?,
+                node: self.gateway.route(principal, Protocol::Tcp, (ip, port).into())?,
                 target: Target::Tcp(HostPort::from_ip(ip, port)),
             }),
             Err(error) => {
@@ -81,13 +90,12 @@ impl<D: Dial> Session<D> {
         &self,
         client: &mut Client,
         ahead: &mut BytesMut,
+        way: Way,
         principal: Principal,
         destination: Destination,
         trace: TraceId,
     ) -> Result<D::Stream, NotDialled> {
-        let dialling = self
-            .gateway
-            .dial(self.request(Way::Plain, principal, destination, trace));
+        let dialling = self.gateway.dial(self.request(way, principal, destination, trace));
         unless_gone(client, ahead, dialling).await
     }
 
@@ -127,11 +135,17 @@ impl<D: Dial> Session<D> {
     /// Counts and notes a refusal.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         self.metrics.refused(refusal.reason);
-        tracing::debug!(client = %self.peer, code = %refusal.reason, message = %refusal.message, "refused");
+        let Refusal { reason, message } = refusal;
+        if self.door.explains() {
+            tracing::debug!(client = %self.peer, %reason, error = message, "refused");
+        } else {
+            tracing::info!(client = %self.peer, %reason, error = message, "refused");
+        }
     }
 }
 
-async fn unless_gone<S>(
+/// Waits for a stream, or for the caller to give up on it. What the caller sends ahead is kept.
+pub(crate) async fn unless_gone<S>(
     client: &mut Client,
     ahead: &mut BytesMut,
     opening: impl Future<Output = Result<S, Refusal>>,

@@ -136,6 +136,12 @@ metrics = \"127.0.0.1:7090\"
 [gateway]
 # Where edges reach this gateway: written into join tokens.
 advertise = [\"{advertise}\"]
+
+# Who may reach what; without a rule, nobody reaches anything.
+[[rule]]
+subjects = [\"group:{ADMINS}\"]
+nodes = \"*\"
+targets = [\"*\"]
 ",
         zone = new.zone,
         public = listen_for(&new.public),

@@ -12,6 +12,7 @@ use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::{Authority, FileError, GatewayFiles, UnixTime};
 
 use crate::{
+    audit::{self, Audit},
     config::Config,
     directory::LiveDirectory,
     store::{LockError, SqliteStore, StateLock, Store, StoreError},
@@ -63,6 +64,8 @@ pub struct State {
     pub authority: Arc<Authority>,
     /// Where the keys are, for the gateway's own and for rotation.
     pub keys: GatewayFiles,
+    /// What is written down for good: who reached what, who joined, what administrators did.
+    pub audit: Arc<Audit>,
     _lock: StateLock,
 }
 
@@ -81,6 +84,9 @@ pub enum OpenError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
 }
 
 impl State {
@@ -96,12 +102,14 @@ impl State {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.store()).await?);
         let directory = LiveDirectory::load(Arc::clone(&store), UnixTime::from(SystemTime::now())).await?;
         let users = Users::load(Arc::clone(&store)).await?;
+        let audit = Audit::open(&config.audit)?;
         Ok(Self {
             store,
             directory: Arc::new(directory),
             users: Arc::new(users),
             authority,
             keys,
+            audit: Arc::new(audit),
             _lock: lock,
         })
     }
@@ -111,6 +119,7 @@ impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Store(error) => error.into(),
+            OpenError::Audit(error) => error.into(),
             OpenError::Keys(error) => Self::new(Exit::Failure, error.code(), error.to_string()),
             OpenError::Missing(_) => Self::new(Exit::Failure, "state-missing", error.to_string())
                 .with_hint("run `tunnel-cloud init`, or correct `state` in the configuration"),

@@ -1,4 +1,4 @@
-//! What the gateway must not forget: nodes, join tokens, certificates and users.
+//! What the gateway must not forget: nodes, join tokens, certificates, approved routes and users.
 //!
 //! [`Store`] says what is kept, not how: every method is one atomic, durable step, and when it returns `Ok` the step
 //! survives a `kill -9` and a power cut. [`SqliteStore`] keeps it in one file beside the gateway.
@@ -13,11 +13,11 @@ mod sqlite;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use tunnel_model::{Labels, NodeId, TokenId, UserName};
+use tunnel_model::{Labels, NodeId, Subnet, TokenId, UserName};
 
 pub use error::{EnrolError, RenewError, StoreError, TokenFault};
 pub use lock::{LockError, StateLock};
-pub use record::{Certificate, Enrolment, Node, Presence, Token, User};
+pub use record::{Approval, Certificate, Enrolment, Node, Presence, Token, User};
 pub use sqlite::SqliteStore;
 
 /// The durable state of a gateway.
@@ -64,6 +64,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// The certificates of a node that may still be of use to it, newest first.
     async fn certificates(&self, node: NodeId) -> Result<Vec<Certificate>, StoreError>;
+
+    /// Approves a node as the way to a subnet; says whether there is such a node. The first time of approval stays.
+    async fn approve_route(&self, approval: Approval) -> Result<bool, StoreError>;
+
+    /// Takes an approval back; says whether there was one.
+    async fn revoke_route(&self, node: NodeId, subnet: Subnet) -> Result<bool, StoreError>;
+
+    /// Every approval, by node and subnet. Those of a node that is removed go with it.
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError>;
 
     /// Adds a user; says whether the name was free.
     async fn add_user(&self, user: User) -> Result<bool, StoreError>;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use tunnel_identity::{TokenGrant, TokenKey, UnixTime};
-use tunnel_model::{GroupName, Labels, NodeId, NodeName, NodeRecord, NodeState, Service, TokenId, UserName};
+use tunnel_model::{GroupName, Labels, NodeId, NodeName, NodeRecord, NodeState, Service, Subnet, TokenId, UserName};
 
 use super::TokenFault;
 
@@ -97,8 +97,21 @@ pub struct Presence {
     pub state: NodeState,
     /// What it offers.
     pub services: Vec<Service>,
+    /// Subnets that it would like to be the way to.
+    pub subnets: Vec<Subnet>,
     /// Its agent's version.
     pub agent_version: String,
+}
+
+/// An operator's word that a node is the way to a subnet, whenever it advertises it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// Which node.
+    pub node: NodeId,
+    /// Which subnet.
+    pub subnet: Subnet,
+    /// Since when.
+    pub approved_at: u64,
 }
 
 /// A node's certificate, as far as anyone asks about it later.

@@ -13,7 +13,13 @@ use tunnel_identity::{
 use tunnel_model::{NodeId, NodeName, Reason, Refusal};
 
 use super::{Context, now};
-use crate::store::{self, Certificate, Enrolment};
+use crate::{
+    audit::{
+        Refused,
+        record::{Event, Node, Why},
+    },
+    store::{self, Certificate, Enrolment},
+};
 
 /// Answers the one request of a connection.
 pub(super) async fn answer(context: &Context, accepted: &Accepted) {
@@ -27,8 +33,23 @@ pub(super) async fn answer(context: &Context, accepted: &Accepted) {
         }
     };
     let result = match Request::decode(&question) {
-        Ok(Request::Enrol(request)) => enrol(context, accepted, &request).await,
-        Ok(Request::Renew(request)) => renew(context, accepted, &request).await,
+        Ok(Request::Enrol(request)) => {
+            let result = enrol(context, accepted, &request).await;
+            result.inspect_err(|refusal| {
+                let (token, client, why) = (request.token(), from, Why::from(refusal));
+                let event = Event::JoinRefused { token, client, why };
+                context.audit.refusal(Refused::Node, &event);
+            })
+        }
+        Ok(Request::Renew(request)) => {
+            let result = renew(context, accepted, &request).await;
+            result.inspect_err(|refusal| {
+                let (client, why) = (from, Why::from(refusal));
+                context
+                    .audit
+                    .refusal(Refused::Node, &Event::RenewalRefused { client, why });
+            })
+        }
         Err(error) => Err(Refusal::new(Reason::BadRequest, error.to_string())),
     };
     let metrics = context.registry.metrics();
@@ -74,6 +95,8 @@ async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -
         None => generated_name(&mut rand::rng())?,
     };
     let certificate = issue(context, &verified.public_key, id, &name, now)?;
+    // R2: asked before the token is spent.
+    context.audit.available()?;
     context
         .directory
         .enrol(Enrolment {
@@ -88,6 +111,23 @@ async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -
         })
         .await
         .map_err(not_enrolled)?;
+    let node = Node {
+        node: name.clone(),
+        node_id: id,
+        client: accepted.connection.remote_address(),
+    };
+    let event = Event::JoinGranted {
+        token: verified.token,
+        node,
+        serial: certificate.identity.serial.to_string(),
+    };
+    if let Err(refusal) = context.audit.grant_durably(event).await {
+        // The certificate never leaves, so the node that nobody has on record must not stay either.
+        if let Err(error) = context.directory.remove(id).await {
+            warn!(node = %name, %id, %error, "a node that was not told of its enrolment cannot be removed");
+        }
+        return Err(refusal);
+    }
     info!(node = %name, %id, from = %accepted.connection.remote_address(), "node enrolled");
     Ok(certificate.issued)
 }
@@ -125,6 +165,16 @@ async fn renew(context: &Context, accepted: &Accepted, request: &RenewRequest) -
             store::RenewError::UnknownNode | store::RenewError::Revoked => super::revoked(),
             store::RenewError::Store(error) => store_failed(error),
         })?;
+    let event = Event::RenewalGranted {
+        node: Node {
+            node: record.name.clone(),
+            node_id: identity.node,
+            client: accepted.connection.remote_address(),
+        },
+        serial: certificate.identity.serial.to_string(),
+        expired: identity.expired,
+    };
+    context.audit.grant_durably(event).await?;
     info!(node = %record.name, expired = identity.expired, "certificate renewed");
     Ok(certificate.issued)
 }

@@ -24,7 +24,7 @@ pub use metrics::TunnelMetrics;
 pub use registry::Registry;
 pub(crate) use session::revoked;
 
-use crate::{config::RawLimits, directory::LiveDirectory, store::Store};
+use crate::{audit::Audit, config::RawLimits, directory::LiveDirectory, store::Store};
 
 /// What the edges' side of a gateway works with.
 pub struct Context {
@@ -42,6 +42,8 @@ pub struct Context {
     pub limits: RawLimits,
     /// Whether there is memory for more of them.
     pub memory: MemoryGuard,
+    /// What is written down of them.
+    pub audit: Arc<Audit>,
 }
 
 impl Context {

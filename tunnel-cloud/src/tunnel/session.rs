@@ -14,7 +14,13 @@ use tunnel_model::{NodeRecord, Reason, Refusal};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{Context, now};
-use crate::directory::Stay;
+use crate::{
+    audit::{
+        Refused,
+        record::{Event, Node, Why},
+    },
+    directory::Stay,
+};
 
 /// Admits a node, keeps its session, and notes its end.
 pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: CancellationToken) {
@@ -24,6 +30,11 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
         Err(refusal) => {
             warn!(%from, reason = %refusal.reason, detail = refusal.message, "node refused");
             context.registry.metrics().node_refused(refusal.reason);
+            let event = Event::SessionRefused {
+                client: from,
+                why: Why::from(&refusal),
+            };
+            context.audit.refusal(Refused::Node, &event);
             quic::close(&accepted.connection, &refusal);
             return;
         }
@@ -65,6 +76,14 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
         () = cutting.cancelled() => Refusal::new(Reason::Draining, "the gateway has stopped"),
     };
     tunnel.close(&end);
+    if end.reason == Reason::Revoked {
+        let node = Node {
+            node: record.name.clone(),
+            node_id: record.id,
+            client: from,
+        };
+        context.audit.note_durably(Event::SessionRevoked(node)).await;
+    }
     context.directory.offline(stay, end.reason, now());
     context.registry.leave(record.id, &tunnel);
     context.registry.metrics().session_ended(end.reason);
@@ -114,7 +133,7 @@ async fn watch(
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
-                Notice::Offer(offer) => context.directory.declare(stay, offer.services),
+                Notice::Offer(offer) => context.directory.declare(stay, offer),
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %record.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }

@@ -86,6 +86,13 @@ impl Users {
         Some(Principal::user(user.name.clone(), user.groups.clone()))
     }
 
+    /// The user of this name, without any proof.
+    pub fn by_name(&self, name: &UserName) -> Option<Principal> {
+        let users = self.read();
+        let user = users.values().find(|user| user.name == *name)?;
+        Some(Principal::user(user.name.clone(), user.groups.clone()))
+    }
+
     /// Makes a user, and the secret that is shown this once.
     pub async fn create(
         &self,

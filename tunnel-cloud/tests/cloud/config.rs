@@ -103,7 +103,7 @@ fn show_prints_what_is_in_effect_and_reads_back() {
 fn the_schema_knows_every_key_and_needs_no_file() {
     let operator = Operator::new();
     let schema = operator.run(&["config", "schema"]).json();
-    for key in ["state", "zone", "admin", "listen", "gateway", "log", "limits"] {
+    for key in ["state", "zone", "admin", "listen", "gateway", "log", "audit", "limits"] {
         assert!(schema["properties"][key].is_object(), "{key}");
     }
     assert_eq!(schema["additionalProperties"], false);

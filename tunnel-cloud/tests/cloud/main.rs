@@ -1,6 +1,9 @@
 //! `tunnel-cloud` as an operator meets it: the real binary, its output, its exit codes.
 #![allow(clippy::unwrap_used)]
 
+/// `audit`, and what it reads.
+mod audit;
+
 /// `init`: all or nothing.
 mod init;
 

@@ -70,6 +70,29 @@ impl Caller {
         assert_eq!(self.head().await.unwrap().status(), 200);
     }
 
+    /// Asks for something in whatever spelling, as alice, and returns the status of the answer.
+    pub(crate) async fn ask_http(&mut self, method: &str, target: &str) -> u16 {
+        self.request(method, target, "").await;
+        // A refusal may come before the rest of what was sent is read.
+        self.head().await.unwrap().status()
+    }
+
+    /// Asks by SOCKS5 for a spelling of a host and port, as alice, and returns the code of the reply; nothing where SOCKS5
+    /// cannot say it.
+    pub(crate) async fn ask_socks(&mut self, spelling: &str) -> Option<u8> {
+        let (host, port) = spelling.rsplit_once(':')?;
+        let (len, port) = (u8::try_from(host.len()).ok()?, port.parse::<u16>().ok()?);
+        let request = [&[3, len], host.as_bytes(), &port.to_be_bytes()].concat();
+        Some(self.socks(&request).await)
+    }
+
+    /// Connects by SOCKS5 as alice to an address, written with its type and its port; returns the code of the reply.
+    pub(crate) async fn socks(&mut self, address: &[u8]) -> u8 {
+        greet(self).await;
+        self.send([b"\x05\x01\x00", address].concat()).await;
+        reply(self).await
+    }
+
     /// The next head alone.
     pub(crate) async fn head(&mut self) -> io::Result<Message> {
         loop {
@@ -127,6 +150,22 @@ impl Caller {
             _ => Ok(()),
         }
     }
+}
+
+/// The handshake up to the request, as alice.
+pub(crate) const GREETING: &[u8] = b"\x05\x02\x00\x02\x01\x05alice\x06secret";
+
+/// Admits a SOCKS5 caller as alice.
+pub(crate) async fn greet(caller: &mut Caller) {
+    caller.send(GREETING).await;
+    assert_eq!(caller.exactly(4).await.unwrap(), [5, 2, 1, 0]);
+}
+
+/// The code of the reply to a SOCKS5 request.
+pub(crate) async fn reply(caller: &mut Caller) -> u8 {
+    let reply = caller.exactly(10).await.unwrap();
+    assert_eq!((reply[0], &reply[2..]), (5, &[0, 1, 0, 0, 0, 0, 0, 0][..]));
+    reply[1]
 }
 
 /// A wait that would otherwise hang a failing test.

@@ -3,9 +3,12 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -14,13 +17,13 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
-use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, IngressMetrics, Limits, listen, serve};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, listen, serve};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     metrics::Metrics,
     shutdown::Tasks,
 };
-use tunnel_model::{NodeName, Principal, Reason, Refusal, Zone};
+use tunnel_model::{NodeName, Principal, Protocol, Reason, Refusal, RouteTable, UserName, Zone};
 
 use crate::{caller::Caller, target::Target};
 
@@ -43,6 +46,17 @@ impl Proxy {
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
+        Self::at(Door::Proxy, limits).await
+    }
+
+    /// Another kind of port, whose callers' addresses are trusted.
+    pub(crate) async fn door(door: Door) -> Self {
+        let proxy = Self::at(door, Limits::default()).await;
+        proxy.gateway.trusting.store(true, Ordering::Relaxed);
+        proxy
+    }
+
+    pub(crate) async fn at(door: Door, limits: Limits) -> Self {
         let registry = Metrics::new("test");
         let metrics = IngressMetrics::new(&registry);
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -50,7 +64,14 @@ impl Proxy {
         let acceptor = Acceptor::new(listener, 100, &AcceptMetrics::new(&registry), "proxy");
         let gateway = Arc::new(Direct::new());
         let tasks = Tasks::new();
-        let serving = serve(acceptor, Arc::clone(&gateway), limits, metrics.clone(), tasks.clone());
+        let serving = serve(
+            acceptor,
+            door,
+            Arc::clone(&gateway),
+            limits,
+            metrics.clone(),
+            tasks.clone(),
+        );
         tasks.spawn_critical("proxy", serving);
         Self {
             addr,
@@ -74,8 +95,21 @@ impl Proxy {
         target
     }
 
+    /// Makes a node a way to a subnet.
+    pub(crate) fn route(&self, subnet: &str, node: &str) {
+        let mut routes = self.gateway.routes.lock().unwrap();
+        assert!(routes.insert(subnet.parse().unwrap(), &node.parse().unwrap()));
+    }
+
     pub(crate) async fn caller(&self) -> Caller {
         Caller::new(TcpStream::connect(self.addr).await.unwrap())
+    }
+
+    /// Leads every address to `edge1`, those that belong to a machine or a link too.
+    pub(crate) fn everything_routed(&self) {
+        for subnet in ["0.0.0.0/0", "::/0", "169.254.0.0/16", "127.0.0.0/8", "fe80::/10"] {
+            self.route(subnet, "edge1");
+        }
     }
 
     /// What was dialled so far.
@@ -90,7 +124,10 @@ impl Proxy {
 pub(crate) struct Direct {
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
+    routes: Mutex<RouteTable>,
     dials: Mutex<Vec<DialRequest>>,
+    /// Callers without a credential are known by their addresses.
+    pub(crate) trusting: AtomicBool,
     /// Somebody waits for `never`, and somebody gave up waiting.
     pub(crate) waiting: Notify,
     pub(crate) gave_up: Arc<Notify>,
@@ -103,7 +140,9 @@ impl Direct {
         Self {
             zone: "edge.test".parse().unwrap(),
             nodes: Mutex::default(),
+            routes: Mutex::default(),
             dials: Mutex::default(),
+            trusting: AtomicBool::new(false),
             waiting: Notify::new(),
             gave_up: Arc::default(),
             ended: Arc::default(),
@@ -114,10 +153,11 @@ impl Direct {
 impl Dial for Direct {
     type Stream = Direction;
 
-    async fn authenticate(&self, credential: Option<Credential>, _: SocketAddr) -> Result<Principal, Refusal> {
+    async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         let name = match &credential {
             Some(Credential::Basic { user, secret }) if secret.expose() == "secret" => user.as_str(),
             Some(Credential::Bearer { secret }) if secret.expose() == "token" => "robot",
+            None if self.trusting.load(Ordering::Relaxed) => return Ok(Principal::address(client.ip())),
             _ => {
                 return Err(Refusal::new(
                     Reason::Unauthenticated,
@@ -129,12 +169,18 @@ impl Dial for Direct {
         Ok(Principal::user(name, Vec::new()))
     }
 
+    fn user(&self, name: &UserName) -> Result<Principal, Refusal> {
+        Ok(Principal::user(name.clone(), Vec::new()))
+    }
+
     fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    fn route(&self, ip: IpAddr) -> Result<NodeName, Refusal> {
-        Err(Refusal::new(Reason::Denied, format!("no route leads to {ip}")))
+    fn route(&self, _: &Principal, _: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+        let routes = self.routes.lock().unwrap();
+        let found = routes.lookup(address.ip()).cloned();
+        found.map_err(|error| Refusal::new(Reason::Denied, error.to_string()))
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Direction, Refusal> {

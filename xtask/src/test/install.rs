@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What a test may need, and the Debian package that brings it.
-const NEEDS: [(Need, &str); 14] = [
+const NEEDS: [(Need, &str); 17] = [
     (Need::Program("ip"), "iproute2"),
     (Need::Program("iptables"), "iptables"),
     (Need::Program("nft"), "nftables"),
@@ -20,6 +20,9 @@ const NEEDS: [(Need, &str); 14] = [
     (Need::Program("sshd"), "openssh-server"),
     (Need::Program("sftp-server"), "openssh-sftp-server"),
     (Need::Program("kubectl"), "kubernetes-client"),
+    (Need::Program("nc"), "netcat-openbsd"),
+    (Need::Program("redis-server"), "redis-server"),
+    (Need::Program("redis-cli"), "redis-tools"),
     (Need::Program("ps"), "procps"),
     // The program stands for its library, whose folder has the architecture's name.
     (Need::Program("faketime"), "faketime"),

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::lines::Lines;
 use crate::error::{CliError, ErrorBody, Exit};
 
 /// How long a request may take unless told otherwise.
@@ -21,6 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read: far above a list of 100,000 nodes, and below what would hurt a small machine.
 const ANSWER_LIMIT: usize = 128 << 20;
+
+type SendRequest = http1::SendRequest<Full<Bytes>>;
+
+/// What moves the bytes of a request and its answer.
+pub(super) type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 /// Makes requests to a daemon on this machine, each on a connection of its own.
 #[derive(Clone, Debug)]
@@ -75,6 +81,44 @@ impl UnixClient {
         self.request(Method::GET, path, None::<&()>).await
     }
 
+    /// Makes a request whose answer is read line by line, for as long as it goes on. The time that requests may take is
+    /// that until the answer begins.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn follow<B>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Lines, CliError>
+    where
+        B: Serialize + ?Sized,
+    {
+        let request = self.prepare(method, path, body)?;
+        let begun = async {
+            let (mut sender, connection) = self.connect().await?;
+            let mut connection = Box::pin(connection);
+            let mut answer = std::pin::pin!(sender.send_request(request));
+            let answer = tokio::select! {
+                answer = &mut answer => answer,
+                _ = &mut connection => answer.await,
+            };
+            let response = answer.map_err(|error| self.protocol(&error))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(Lines::new(self.clone(), response.into_body(), connection));
+            }
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect();
+            let mut body = std::pin::pin!(body);
+            let body = tokio::select! {
+                body = &mut body => body,
+                _ = &mut connection => body.await,
+            };
+            let body = body.map_err(|error| self.protocol(&error))?.to_bytes();
+            Err(self.refusal(status, &body))
+        };
+        match tokio::time::timeout(self.timeout, begun).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.timed_out()),
+        }
+    }
+
     fn prepare<B>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Request<Full<Bytes>>, CliError>
     where
         B: Serialize + ?Sized,
@@ -92,13 +136,17 @@ impl UnixClient {
             .map_err(|error| self.protocol(&error))
     }
 
-    async fn exchange<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T, CliError> {
+    async fn connect(&self) -> Result<(SendRequest, Connection), CliError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.protocol(&error))?;
+            .map_err(|error| self.protocol(&error))
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T, CliError> {
+        let (mut sender, connection) = self.connect().await?;
         let answer = async {
             let response = sender
                 .send_request(request)
@@ -123,9 +171,13 @@ impl UnixClient {
             let json: &[u8] = if body.is_empty() { b"null" } else { body };
             return serde_json::from_slice(json).map_err(|error| self.protocol(&error));
         }
+        Err(self.refusal(status, body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
         match serde_json::from_slice::<ErrorBody>(body) {
-            Ok(error) => Err(error.into()),
-            Err(_) => Err(self.protocol(&format_args!("status {status} without an explanation"))),
+            Ok(error) => error.into(),
+            Err(_) => self.protocol(&format_args!("status {status} without an explanation")),
         }
     }
 
@@ -156,11 +208,15 @@ impl UnixClient {
     }
 
     fn timed_out(&self) -> CliError {
-        let message = format!("no answer from {} within {} s", self.daemon, self.timeout.as_secs_f32());
+        self.silent(self.timeout)
+    }
+
+    pub(super) fn silent(&self, time: Duration) -> CliError {
+        let message = format!("no answer from {} within {} s", self.daemon, time.as_secs_f32());
         CliError::new(Exit::Timeout, "admin-timeout", message).with_hint("its log may say what it is busy with")
     }
 
-    fn protocol(&self, error: &dyn std::fmt::Display) -> CliError {
+    pub(super) fn protocol(&self, error: &dyn std::fmt::Display) -> CliError {
         let message = format!("{} did not answer as expected: {error}", self.daemon);
         CliError::new(Exit::Failure, "admin-protocol", message).with_hint("are daemon and command of the same version?")
     }

@@ -6,7 +6,9 @@
 //! [`CliError`](crate::error::CliError) that went in, exit code and all.
 
 mod client;
+mod lines;
 mod server;
 
 pub use client::UnixClient;
+pub use lines::Lines;
 pub use server::{AdminListener, BindError, Peer, serve};

@@ -58,6 +58,11 @@ impl Source {
         }
     }
 
+    /// Where the text comes from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Deserialises the text.
     pub fn parse<Raw: DeserializeOwned>(&self) -> Result<Raw, ConfigError> {
         let root = self.table()?;

@@ -12,6 +12,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
 };
 
 use self::index::{LabelCounts, NodeIndex};
@@ -144,6 +145,16 @@ impl Policy {
     /// The rules in the order they were written.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Whether any rule is about whoever connects from this address, so that somebody who does not say who they are may
+    /// be judged by it.
+    pub fn names_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let holds = |(length, nets): (&u8, &HashMap<Subnet, u32>)| {
+            Subnet::around(ip, *length).is_some_and(|net| nets.contains_key(&net))
+        };
+        self.nets.iter().any(holds)
     }
 
     /// Decides whether it is allowed. The edge's own allow list is asked later, and its refusal wins.

@@ -79,6 +79,20 @@ fn a_trusted_network_is_enough_whoever_comes_from_it() {
 }
 
 #[test]
+fn an_address_is_named_by_the_subnets_of_rules_and_by_nothing_else() {
+    let policy = policy(&[("cidr:10.0.0.0/8", "edge1", "tcp:22"), ("user:alice", "*", "*")]);
+    for (ip, named) in [
+        ("10.9.9.9", true),
+        ("::ffff:10.9.9.9", true),
+        ("11.0.0.1", false),
+        ("2001:db8::1", false),
+    ] {
+        assert_eq!(policy.names_address(ip.parse().unwrap()), named, "{ip}");
+    }
+    assert!(!Policy::default().names_address([10, 0, 0, 1].into()));
+}
+
+#[test]
 fn a_port_of_the_node_is_no_address_and_an_address_no_port_of_the_node() {
     for (pattern, yes, no) in [
         (

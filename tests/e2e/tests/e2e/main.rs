@@ -11,6 +11,8 @@ mod lab;
 mod lifecycle;
 /// What NATs and links do to streams that run.
 mod nat;
+/// Who may reach what, and what becomes of streams when that changes.
+mod rights;
 
 // Helpers.
 mod stream;

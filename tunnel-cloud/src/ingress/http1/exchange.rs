@@ -19,7 +19,10 @@ use super::{
     request::Request,
     response::Response,
 };
-use crate::ingress::client::{Client, READ, broken};
+use crate::ingress::{
+    Dialled,
+    client::{Client, READ, broken},
+};
 
 /// How long the orderly end of a stream nobody needs any more may take.
 const RETIREMENT: Duration = Duration::from_secs(5);
@@ -35,12 +38,15 @@ pub(super) struct Backend<S> {
     buf: BytesMut,
     destination: Destination,
     principal: Principal,
+    /// Resolves when the stream is taken away.
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// It has answered before, so that its silent end may be the target's idea of idleness.
     used: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Backend<S> {
+impl<S: Dialled> Backend<S> {
     pub(super) fn new(stream: S, destination: Destination, principal: Principal) -> Self {
+        let cut = Box::pin(stream.cut());
         let (read, write) = tokio::io::split(stream);
         let buf = BytesMut::new();
         Self {
@@ -49,8 +55,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Backend<S> {
             buf,
             destination,
             principal,
+            cut,
             used: false,
         }
+    }
+
+    /// Resolves when the stream is taken away from its caller; whoever takes this looks out for it from then on.
+    pub(super) fn take_cut(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        std::mem::replace(&mut self.cut, Box::pin(std::future::pending()))
+    }
+
+    /// Puts back what [`Self::take_cut`] took.
+    pub(super) fn put_cut(&mut self, cut: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.cut = cut;
     }
 
     /// Whether a further request may go this way: it is the same wish of the same principal, and the target has
@@ -168,7 +185,7 @@ pub(super) struct Exchange<'a, S> {
     told_to_continue: bool,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
+impl<'a, S: Dialled> Exchange<'a, S> {
     /// `head` is the request's head as the target shall see it; `ahead` holds what the caller sent after its own.
     pub(super) fn new(
         client: &'a mut Client,

@@ -71,6 +71,10 @@ pub(crate) enum HeadError {
     Fragment,
     #[error("this is a proxy: ask for http://HOST/PATH, or CONNECT HOST:PORT for anything but plain HTTP")]
     NotForAProxy,
+    #[error("CONNECT is for the proxy port; here, Host says where a request goes")]
+    NoTunnels,
+    #[error("the request's target is neither /PATH nor http://HOST/PATH")]
+    NotAPath,
     #[error("a CONNECT request with a body")]
     BodyOnConnect,
     #[error("more than one Proxy-Authorization")]

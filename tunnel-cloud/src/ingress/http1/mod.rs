@@ -1,4 +1,5 @@
-//! HTTP/1.1 and 1.0, as a forward proxy speaks them: CONNECT, and plain requests in absolute form.
+//! HTTP/1.1 and 1.0, as a forward proxy speaks them: CONNECT, and plain requests in absolute form; and as a server for
+//! many hosts does, where `Host` decides.
 //!
 //! | module | what |
 //! |---|---|
@@ -38,7 +39,7 @@ use self::{
     request::{Asked, Request},
 };
 use super::{
-    Credential, Dial, Way,
+    Credential, Dial, Door, Way,
     client::{Client, READ},
     relay::relay,
     session::{NotDialled, Session},
@@ -134,7 +135,12 @@ impl<D: Dial> Connection<D> {
     }
 
     fn read_request(&mut self, len: usize) -> Next {
-        match Request::parse(self.buf.split_to(len).freeze()) {
+        let head = self.buf.split_to(len).freeze();
+        let request = match self.session.door {
+            Door::Http => Request::parse_by_host(head),
+            Door::Proxy | Door::Sni { .. } | Door::Forward(_) => Request::parse(head),
+        };
+        match request {
             // They would have to wait for an answer to be told what they mean; whoever sends them hopes for a proxy
             // that does not.
             Ok(request) if request.upgrade && !self.buf.is_empty() => Next::Bad(HeadError::BytesAfterUpgrade),
@@ -168,7 +174,8 @@ impl<D: Dial> Connection<D> {
         let credential = shown.and_then(Credential::from_field);
         let principal = self.session.gateway.authenticate(credential, self.session.peer).await?;
         let (host, port) = request.asked.host_port();
-        Ok((principal, self.session.destination(host, port)?))
+        let destination = self.session.destination(&principal, host, port)?;
+        Ok((principal, destination))
     }
 
     async fn tunnel(
@@ -208,6 +215,7 @@ impl<D: Dial> Connection<D> {
         destination: Destination,
         trace: TraceId,
     ) -> Step<D::Stream> {
+        let way = self.session.door.way_of_requests();
         let mut kept = self.reuse(&destination, &principal).await;
         loop {
             let mut backend = match kept.take() {
@@ -216,7 +224,7 @@ impl<D: Dial> Connection<D> {
                     let (who, what) = (principal.clone(), destination.clone());
                     let dialled = self
                         .session
-                        .dial(&mut self.client, &mut self.buf, who, what, trace)
+                        .dial(&mut self.client, &mut self.buf, way, who, what, trace)
                         .await;
                     match dialled {
                         Ok(stream) => Backend::new(stream, destination.clone(), principal.clone()),
@@ -226,8 +234,16 @@ impl<D: Dial> Connection<D> {
                 }
             };
             let stopping = &self.session.stopping;
+            let mut cut = backend.take_cut();
             let exchange = Exchange::new(&mut self.client, &mut self.buf, &mut backend, request, head.clone());
-            match exchange.run(|| stopping.is_cancelled()).await {
+            let outcome = tokio::select! {
+                biased;
+                outcome = exchange.run(|| stopping.is_cancelled()) => outcome,
+                // A caller who takes nothing would keep what it may not have any more.
+                () = &mut cut => Outcome::Broken,
+            };
+            backend.put_cut(cut);
+            match outcome {
                 // Only a stream that had been used before goes stale, so the next round dials.
                 Outcome::Stale => {}
                 outcome => return self.after(request, backend, outcome).await,
@@ -253,7 +269,7 @@ impl<D: Dial> Connection<D> {
     async fn after(&mut self, request: &Request, backend: Backend<D::Stream>, outcome: Outcome) -> Step<D::Stream> {
         match outcome {
             Outcome::Done { caller, target } => {
-                self.session.metrics.granted(Way::Plain);
+                self.session.metrics.granted(self.session.door.way_of_requests());
                 if caller && !target {
                     self.retire(backend);
                 } else {
@@ -262,7 +278,7 @@ impl<D: Dial> Connection<D> {
                 if caller { Step::Next } else { Step::Finish }
             }
             Outcome::Answered => {
-                self.session.metrics.granted(Way::Plain);
+                self.session.metrics.granted(self.session.door.way_of_requests());
                 Step::Finish
             }
             Outcome::Switched(head) => {
@@ -291,7 +307,12 @@ impl<D: Dial> Connection<D> {
             head: request.is_head(),
             close,
         };
-        self.answer(refuse::status_of(refusal.reason), refusal, manner).await
+        let status = match (&self.session.door, refusal.reason) {
+            // A browser takes 407 from what is no proxy for an attack.
+            (Door::Http, Reason::Unauthenticated) => 403,
+            (_, reason) => refuse::status_of(reason),
+        };
+        self.answer(status, refusal, manner).await
     }
 
     async fn refuse_head(&mut self, error: HeadError) -> Step<D::Stream> {

@@ -6,8 +6,14 @@ use tunnel_model::{Reason, Refusal};
 
 use super::forward::REASON_FIELD;
 
-/// How long a caller that came at a bad time should wait, in seconds.
-const RETRY_AFTER: u8 = 5;
+/// How long a caller that came at a bad time should wait, in seconds. What a second allows is there again after one.
+fn retry_after(reason: Reason) -> Option<u8> {
+    match reason {
+        Reason::RateLimited => Some(1),
+        Reason::Overloaded | Reason::Draining => Some(5),
+        _ => None,
+    }
+}
 
 /// The status that says a reason best.
 pub(crate) fn status_of(reason: Reason) -> u16 {
@@ -16,6 +22,7 @@ pub(crate) fn status_of(reason: Reason) -> u16 {
         Reason::Denied | Reason::NotAllowed => 403,
         Reason::UnknownNode | Reason::UnknownService => 404,
         Reason::Unauthenticated => 407,
+        Reason::RateLimited => 429,
         Reason::Internal => 500,
         Reason::NodeOffline | Reason::Revoked | Reason::Overloaded | Reason::Draining => 503,
         Reason::TargetTimeout | Reason::IdleTimeout => 504,
@@ -37,6 +44,7 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         407 => "Proxy Authentication Required",
         408 => "Request Timeout",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         502 => "Bad Gateway",
@@ -79,9 +87,9 @@ pub(crate) fn response(status: u16, refusal: &Refusal, manner: Manner) -> Vec<u8
         text.push_str("Proxy-Authenticate: Basic realm=\"tunnel\", charset=\"UTF-8\"\r\n");
         text.push_str("Proxy-Authenticate: Bearer realm=\"tunnel\"\r\n");
     }
-    if matches!(refusal.reason, Reason::Overloaded | Reason::Draining) {
+    if let Some(seconds) = retry_after(refusal.reason) {
         // Writing to a String does not fail.
-        let _ = write!(text, "Retry-After: {RETRY_AFTER}\r\n");
+        let _ = write!(text, "Retry-After: {seconds}\r\n");
     }
     if manner.close {
         text.push_str("Connection: close\r\n");

@@ -1,4 +1,4 @@
-//! Request heads, as a proxy reads them (RFC 9112 section 3).
+//! Request heads, as a proxy reads them, and as a server for many hosts does (RFC 9112 section 3).
 
 use bytes::Bytes;
 
@@ -51,22 +51,37 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads a complete head, its empty line included.
+    /// Reads a complete head, its empty line included, in which the target decides.
     pub(crate) fn parse(raw: Bytes) -> Result<Self, HeadError> {
+        Self::read(&raw, |method, target, version, fields| {
+            let asked = ask(method, target)?;
+            check_host(fields, version, &asked)?;
+            Ok(asked)
+        })
+    }
+
+    /// Reads a complete head, its empty line included, in which `Host` decides.
+    pub(crate) fn parse_by_host(raw: Bytes) -> Result<Self, HeadError> {
+        Self::read(&raw, |method, target, _, fields| ask_by_host(method, target, fields))
+    }
+
+    fn read(
+        raw: &Bytes,
+        ask: impl FnOnce(&str, &str, Version, &Fields) -> Result<Asked, HeadError>,
+    ) -> Result<Self, HeadError> {
         // The preface's first half looks like a head (RFC 9113 section 3.4).
         if raw.starts_with(b"PRI * HTTP/2.0\r\n") {
             return Err(HeadError::Http2);
         }
         let mut parsed = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut parsed);
-        if request.parse(&raw)?.is_partial() {
+        if request.parse(raw)?.is_partial() {
             return Err(HeadError::Truncated);
         }
         let version = Version::from_minor(request.version)?;
         let method = request.method.unwrap_or_default();
-        let fields = Fields::new(&raw, request.headers);
-        let asked = ask(method, request.path.unwrap_or_default())?;
-        check_host(&fields, version, &asked)?;
+        let fields = Fields::new(raw, request.headers);
+        let asked = ask(method, request.path.unwrap_or_default(), version, &fields)?;
         fields.one("proxy-authorization", HeadError::TwoCredentials)?;
         for ours in ["host", "content-length", "transfer-encoding"] {
             if fields.lists("connection", ours) {
@@ -123,20 +138,50 @@ impl Request {
 }
 
 fn ask(method: &str, target: &str) -> Result<Asked, HeadError> {
+    check_target(target)?;
+    if method == "CONNECT" {
+        let authority = Authority::parse(target.as_bytes())?;
+        let port = authority.port().ok_or(HeadError::NoPort)?;
+        return Ok(Asked::Tunnel { authority, port });
+    }
+    absolute(method, target)?.ok_or(HeadError::NotForAProxy)
+}
+
+/// What a request asks for where `Host` decides (RFC 9112 section 3.2): a path, or a whole URL that says the same.
+fn ask_by_host(method: &str, target: &str, fields: &Fields) -> Result<Asked, HeadError> {
+    check_target(target)?;
+    if method == "CONNECT" {
+        return Err(HeadError::NoTunnels);
+    }
+    let host = fields.one("host", HeadError::TwoHosts)?.ok_or(HeadError::NoHost)?;
+    let host = Authority::parse(host)?;
+    if target.starts_with('/') || target == "*" && method == "OPTIONS" {
+        let path = target.to_owned();
+        return Ok(Asked::Resource { authority: host, path });
+    }
+    let asked = absolute(method, target)?.ok_or(HeadError::NotAPath)?;
+    if host.means(asked.authority(), HTTP_PORT) {
+        Ok(asked)
+    } else {
+        Err(HeadError::HostDiffers)
+    }
+}
+
+fn check_target(target: &str) -> Result<(), HeadError> {
     if !target.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(HeadError::BadTarget);
     }
     if target.contains('#') {
         return Err(HeadError::Fragment);
     }
-    if method == "CONNECT" {
-        let authority = Authority::parse(target.as_bytes())?;
-        let port = authority.port().ok_or(HeadError::NoPort)?;
-        return Ok(Asked::Tunnel { authority, port });
-    }
+    Ok(())
+}
+
+/// A target in absolute form; nothing if it has another one.
+fn absolute(method: &str, target: &str) -> Result<Option<Asked>, HeadError> {
     let rest = match target.split_at_checked("http://".len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => rest,
-        _ => return Err(HeadError::NotForAProxy),
+        _ => return Ok(None),
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let authority = Authority::parse(authority.as_bytes())?;
@@ -145,7 +190,7 @@ fn ask(method: &str, target: &str) -> Result<Asked, HeadError> {
         path if path.starts_with('/') => path.to_owned(),
         query => format!("/{query}"),
     };
-    Ok(Asked::Resource { authority, path })
+    Ok(Some(Asked::Resource { authority, path }))
 }
 
 /// `Host` may only repeat the target (RFC 9112 section 3.2.2 lets a proxy ignore it; whoever logs or routes by it
@@ -328,6 +373,55 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(&head).unwrap_err(), error, "{head}");
+        }
+    }
+
+    #[test]
+    fn where_host_decides_a_path_is_enough() {
+        for (head, host, port, path) in [
+            ("GET / HTTP/1.1\r\nHost: edge1\r\n\r\n", "edge1", 80, "/"),
+            (
+                "GET //x/../y?z HTTP/1.1\r\nHost: Web.Edge1:81\r\n\r\n",
+                "Web.Edge1",
+                81,
+                "//x/../y?z",
+            ),
+            ("GET / HTTP/1.0\r\nHost: edge1\r\n\r\n", "edge1", 80, "/"),
+            ("OPTIONS * HTTP/1.1\r\nHost: edge1\r\n\r\n", "edge1", 80, "*"),
+            (
+                "GET http://EDGE1/x HTTP/1.1\r\nHost: edge1:80\r\n\r\n",
+                "EDGE1",
+                80,
+                "/x",
+            ),
+        ] {
+            let request = Request::parse_by_host(Bytes::from(head)).unwrap();
+            assert_eq!(request.asked.host_port(), (host, port), "{head}");
+            let left = matches!(&request.asked, Asked::Resource { path: left, .. } if left == path);
+            assert!(left, "{head}");
+        }
+    }
+
+    /// B15
+    #[test]
+    fn where_host_decides_nothing_contradicts_it() {
+        for (head, error) in [
+            ("GET / HTTP/1.1\r\n\r\n", HeadError::NoHost),
+            ("GET / HTTP/1.0\r\n\r\n", HeadError::NoHost),
+            ("GET http://a/ HTTP/1.0\r\n\r\n", HeadError::NoHost),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", HeadError::BadHost),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", HeadError::TwoHosts),
+            ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", HeadError::UserInfo),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::HostDiffers),
+            ("GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::HostDiffers),
+            ("GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::NotAPath),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::NotAPath),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::NotAPath),
+            ("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::Fragment),
+            ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::NoTunnels),
+            ("CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", HeadError::NoTunnels),
+        ] {
+            assert_eq!(Request::parse_by_host(Bytes::from(head)).unwrap_err(), error, "{head}");
         }
     }
 

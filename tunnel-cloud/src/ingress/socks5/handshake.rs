@@ -1,5 +1,7 @@
 //! The handshake, without a socket.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use bytes::{Buf, BytesMut};
 use tunnel_model::Reason;
 
@@ -10,6 +12,11 @@ pub(crate) const VERSION: u8 = 5;
 
 /// The version of the user name and secret (RFC 1929 section 2).
 const PASSWORD_VERSION: u8 = 1;
+
+/// Types of addresses (RFC 1928 section 5).
+const IPV4: u8 = 1;
+const NAME: u8 = 3;
+const IPV6: u8 = 4;
 
 const NO_AUTHENTICATION: u8 = 0;
 const PASSWORD: u8 = 2;
@@ -46,7 +53,7 @@ pub(super) enum Step {
     Authenticate(Option<Credential>),
     /// Connect. Whatever is left in the buffer belongs to the stream.
     Connect {
-        /// The name, as the caller wrote it.
+        /// The name as the caller wrote it, or the address.
         host: String,
         /// The port.
         port: u16,
@@ -68,8 +75,6 @@ pub(super) enum Socks5Error {
     WrongCredential,
     #[error("only CONNECT is spoken here, neither BIND nor UDP ASSOCIATE")]
     BadCommand,
-    #[error("only names are understood, not addresses: let the proxy resolve them (socks5h)")]
-    Address,
     #[error("an address of an unknown type")]
     BadAddressType,
     #[error("the name is empty or not ASCII")]
@@ -85,7 +90,7 @@ impl Socks5Error {
             Self::NoMethod | Self::NoMethodAccepted => &[VERSION, 0xff],
             Self::BadCredential | Self::WrongCredential => &[PASSWORD_VERSION, 1],
             Self::BadCommand => reply!(7),
-            Self::Address | Self::BadAddressType => reply!(8),
+            Self::BadAddressType => reply!(8),
             Self::BadVersion | Self::BadName | Self::NotReserved => reply!(1),
         }
     }
@@ -207,26 +212,39 @@ fn request(input: &mut BytesMut) -> Result<Option<Step>, Socks5Error> {
         return Ok(None);
     };
     match (version, command, reserved, kind) {
-        (VERSION, 1, 0, 3) => {}
-        (VERSION, 1, 0, 1 | 4) => return Err(Socks5Error::Address),
+        (VERSION, 1, 0, NAME | IPV4 | IPV6) => {}
         (VERSION, 1, 0, _) => return Err(Socks5Error::BadAddressType),
         (VERSION, 1, _, _) => return Err(Socks5Error::NotReserved),
         (VERSION, _, _, _) => return Err(Socks5Error::BadCommand),
         _ => return Err(Socks5Error::BadVersion),
     }
-    let Some((name, at)) = counted(input, 4) else {
+    let address = &input[4..];
+    let found = match kind {
+        IPV4 => address
+            .first_chunk::<4>()
+            .map(|ip| (Ok(Ipv4Addr::from(*ip).to_string()), 4)),
+        IPV6 => address
+            .first_chunk::<16>()
+            .map(|ip| (Ok(Ipv6Addr::from(*ip).to_string()), 16)),
+        _ => counted(input, 4).map(|(text, end)| (name(text), end - 4)),
+    };
+    let Some((host, length)) = found else {
         return Ok(None);
     };
-    let Some(port) = input.get(at..at + 2) else {
+    let Some(port) = address[length..].first_chunk::<2>() else {
         return Ok(None);
     };
-    let port = u16::from_be_bytes([port[0], port[1]]);
-    let name = std::str::from_utf8(name)
-        .ok()
-        .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_graphic()));
-    let host = name.ok_or(Socks5Error::BadName)?.to_owned();
-    input.advance(at + 2);
+    let port = u16::from_be_bytes(*port);
+    let host = host?;
+    input.advance(4 + length + 2);
     Ok(Some(Step::Connect { host, port }))
+}
+
+/// A name that can be looked at as text.
+fn name(bytes: &[u8]) -> Result<String, Socks5Error> {
+    let text = std::str::from_utf8(bytes).ok();
+    let plain = text.filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
+    plain.map(str::to_owned).ok_or(Socks5Error::BadName)
 }
 
 /// Bytes that are counted by the byte before them, and where they end.
@@ -267,6 +285,28 @@ mod tests {
         ];
         assert_eq!(steps, expected);
         assert_eq!(rest, b"GET / ", "what is sent ahead belongs to the stream");
+    }
+
+    #[test]
+    fn an_address_is_taken_in_its_canonical_text() {
+        for (request, host) in [
+            (&b"\x01\x0a\x2a\x03\x07\x00\x50"[..], "10.42.3.7"),
+            (b"\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x50", "2001:db8::1"),
+            (
+                b"\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\xa9\xfe\xa9\xfe\x00\x50",
+                "::ffff:169.254.169.254",
+            ),
+        ] {
+            let caller = [&b"\x05\x01\x00\x05\x01\x00"[..], request, b"ahead"].concat();
+            let connect = Ok(Step::Connect {
+                host: host.to_owned(),
+                port: 80,
+            });
+            for piece in [1, 7, usize::MAX] {
+                let (steps, rest) = transcript(&caller, piece, true);
+                assert_eq!((steps.last(), &rest[..]), (Some(&connect), &b"ahead"[..]), "{host}");
+            }
+        }
     }
 
     #[test]
@@ -324,12 +364,6 @@ mod tests {
             (ask(b"\x05\x02\x00\x03"), Socks5Error::BadCommand, reply!(7)),
             (ask(b"\x05\x03\x00\x01"), Socks5Error::BadCommand, reply!(7)),
             (ask(b"\x05\x01\x01\x03"), Socks5Error::NotReserved, reply!(1)),
-            (
-                ask(b"\x05\x01\x00\x01\xa9\xfe\xa9\xfe\x00\x50"),
-                Socks5Error::Address,
-                reply!(8),
-            ),
-            (ask(b"\x05\x01\x00\x04"), Socks5Error::Address, reply!(8)),
             (ask(b"\x05\x01\x00\x02"), Socks5Error::BadAddressType, reply!(8)),
             (ask(b"\x05\x01\x00\x03\x00\x00\x50"), Socks5Error::BadName, reply!(1)),
             (ask(b"\x05\x01\x00\x03\x02a\0\x00\x50"), Socks5Error::BadName, reply!(1)),

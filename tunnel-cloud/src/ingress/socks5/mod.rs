@@ -1,6 +1,6 @@
-//! SOCKS5: CONNECT by name, with a user name and secret (RFC 1928, RFC 1929).
+//! SOCKS5: CONNECT by name or address, with a user name and secret (RFC 1928, RFC 1929).
 //!
-//! Addresses are refused: what they would mean depends on where one stands, and only names mean something here.
+//! An address goes where an approved route leads. A name that is none of the gateway's own is refused and never resolved.
 
 mod handshake;
 
@@ -74,7 +74,7 @@ async fn connect<D: Dial>(
     host: &str,
     port: u16,
 ) {
-    let dialled = match session.destination(host, port) {
+    let dialled = match session.destination(&principal, host, port) {
         Ok(destination) => {
             let trace = TraceId::random(&mut rand::rng());
             session

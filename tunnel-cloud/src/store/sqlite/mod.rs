@@ -7,6 +7,7 @@
 mod backup;
 mod column;
 mod node;
+mod route;
 mod schema;
 mod token;
 mod user;
@@ -26,9 +27,9 @@ use std::{
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::{mpsc, oneshot};
-use tunnel_model::{Labels, NodeId, TokenId, UserName};
+use tunnel_model::{Labels, NodeId, Subnet, TokenId, UserName};
 
-use super::{Certificate, EnrolError, Enrolment, Node, Presence, RenewError, Store, StoreError, Token, User};
+use super::{Approval, Certificate, EnrolError, Enrolment, Node, Presence, RenewError, Store, StoreError, Token, User};
 
 /// How many jobs may wait for the connection.
 const QUEUE: usize = 256;
@@ -181,6 +182,18 @@ impl Store for SqliteStore {
 
     async fn certificates(&self, node: NodeId) -> Result<Vec<Certificate>, StoreError> {
         self.run(move |c| node::certificates(c, node)).await
+    }
+
+    async fn approve_route(&self, approval: Approval) -> Result<bool, StoreError> {
+        self.run(move |c| route::approve(c, &approval)).await
+    }
+
+    async fn revoke_route(&self, node: NodeId, subnet: Subnet) -> Result<bool, StoreError> {
+        self.run(move |c| route::revoke(c, node, subnet)).await
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.run(|c| route::list(c)).await
     }
 
     async fn add_user(&self, user: User) -> Result<bool, StoreError> {

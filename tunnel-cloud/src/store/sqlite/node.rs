@@ -25,6 +25,7 @@ pub(super) fn enrol(connection: &mut Connection, enrolment: &Enrolment) -> rusql
             name: enrolment.name.clone(),
             labels,
             services: enrolment.services.clone(),
+            subnets: Vec::new(),
             agent_version: enrolment.agent_version.clone(),
             state: NodeState::Offline {
                 since: enrolment.now,
@@ -115,7 +116,8 @@ pub(super) fn set_presence(connection: &mut Connection, batch: &[Presence]) -> r
     for presence in batch {
         let (online, since, why) = state_columns(&presence.state);
         tx.prepare_cached(
-            "UPDATE node SET online = ?2, since = ?3, why = ?4, services = ?5, agent_version = ?6 WHERE id = ?1",
+            "UPDATE node SET online = ?2, since = ?3, why = ?4, services = ?5, agent_version = ?6, subnets = ?7
+             WHERE id = ?1",
         )?
         .execute(params![
             presence.id.to_string(),
@@ -124,6 +126,7 @@ pub(super) fn set_presence(connection: &mut Connection, batch: &[Presence]) -> r
             why,
             json(&presence.services)?,
             presence.agent_version,
+            json(&presence.subnets)?,
         ])?;
     }
     tx.commit()
@@ -216,6 +219,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Node> {
             name: read_text(row, "name")?,
             labels: read_json(row, "labels")?,
             services: read_json(row, "services")?,
+            subnets: read_json(row, "subnets")?,
             agent_version: row.get("agent_version")?,
             state,
         },

@@ -6,10 +6,11 @@ use rusqlite::{Connection, ErrorCode, ffi};
 const APPLICATION_ID: i32 = 0x7475_6e6c;
 
 /// The newest schema version that this program knows.
-pub(super) const NEWEST: u32 = 1;
+pub(super) const NEWEST: u32 = 2;
 
 /// What brings a file from one schema version to the next, in order. A released step is never changed.
-const MIGRATIONS: [&str; NEWEST as usize] = ["
+const MIGRATIONS: [&str; NEWEST as usize] = [
+    "
     CREATE TABLE node (
         id            TEXT PRIMARY KEY,
         name          TEXT NOT NULL UNIQUE,
@@ -51,7 +52,18 @@ const MIGRATIONS: [&str; NEWEST as usize] = ["
         hash       BLOB NOT NULL,
         created_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE node ADD COLUMN subnets TEXT NOT NULL DEFAULT '[]';
+
+    CREATE TABLE route (
+        node        TEXT NOT NULL REFERENCES node (id) ON DELETE CASCADE,
+        subnet      TEXT NOT NULL,
+        approved_at INTEGER NOT NULL,
+        PRIMARY KEY (node, subnet)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Marks a new, empty file.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {

@@ -140,8 +140,10 @@ async fn everything_reads_back_after_a_restart() {
         id: node.record.id,
         state: state.clone(),
         services: Vec::new(),
+        subnets: vec!["10.42.3.0/24".parse().unwrap()],
         agent_version: "0.2.0".to_owned(),
     };
+    let subnets = presence.subnets.clone();
     store.set_presence(vec![presence]).await.unwrap();
     let renewed = Certificate {
         serial: "ab".to_owned(),
@@ -150,17 +152,32 @@ async fn everything_reads_back_after_a_restart() {
         not_after: NOW + 99,
     };
     store.renew(renewed.clone()).await.unwrap();
+    let approval = Approval {
+        node: id(1),
+        subnet: subnets[0],
+        approved_at: NOW + 10,
+    };
+    assert!(store.approve_route(approval.clone()).await.unwrap());
+    let again = Approval {
+        approved_at: NOW + 20,
+        ..approval.clone()
+    };
+    assert!(store.approve_route(again).await.unwrap());
     drop(store);
 
     node.record.labels = labels;
     node.record.state = state;
     node.record.services = Vec::new();
+    node.record.subnets = subnets;
     node.record.agent_version = "0.2.0".to_owned();
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node]);
     assert_eq!(store.tokens().await.unwrap(), [Token { uses_left: 0, ..made }]);
     assert_eq!(store.certificates(id(1)).await.unwrap()[0], renewed);
     assert_eq!(store.users().await.unwrap(), [user("alice")]);
+    assert_eq!(store.approvals().await.unwrap(), [approval]);
+    assert!(store.remove_node(id(1)).await.unwrap());
+    assert_eq!(store.approvals().await.unwrap(), []);
     assert!(store.remove_user("alice".parse().unwrap()).await.unwrap());
     assert!(!store.remove_user("alice".parse().unwrap()).await.unwrap());
 }

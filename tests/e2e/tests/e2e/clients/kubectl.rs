@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -84,12 +84,15 @@ async fn authenticate(request: Request, next: Next) -> Result<Response, StatusCo
 }
 
 /// A certificate for `name`, and the authority's for those who are to believe it.
-fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
+pub(super) fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &authority)?;
+    let mut params = CertificateParams::new([name.to_owned()])?;
+    // With its authority's name, OpenSSL would take it for self-signed.
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.signed_by(&key, &authority)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -98,9 +101,9 @@ fn tls(name: &str) -> anyhow::Result<(TlsAcceptor, String)> {
     Ok((Arc::new(config).into(), authority.pem()))
 }
 
-struct TlsListener {
-    listener: TcpListener,
-    tls: TlsAcceptor,
+pub(super) struct TlsListener {
+    pub(super) listener: TcpListener,
+    pub(super) tls: TlsAcceptor,
 }
 
 impl axum::serve::Listener for TlsListener {

@@ -6,5 +6,7 @@ mod kubectl;
 mod refusals;
 /// OpenSSH.
 mod ssh;
+/// Ports whose host or target decides, and clients that show no credential.
+mod ways;
 /// WebSocket.
 mod websocket;

@@ -48,12 +48,12 @@ async fn openssh_runs_a_command_and_copies_across_a_symmetric_nat() -> anyhow::R
 }
 
 /// A host's key and a user's, made for one test.
-struct Keys {
+pub(super) struct Keys {
     dir: PathBuf,
 }
 
 impl Keys {
-    async fn new(lab: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn new(lab: &Path) -> anyhow::Result<Self> {
         let dir = lab.join("ssh");
         fs::create_dir(&dir)?;
         for name in ["host", "user"] {
@@ -68,7 +68,7 @@ impl Keys {
     }
 
     /// The server, on the loopback interface of the edge.
-    fn sshd(&self, world: &World, edge: &Edge) -> anyhow::Result<Process> {
+    pub(super) fn sshd(&self, world: &World, edge: &Edge) -> anyhow::Result<Process> {
         // Where sshd puts its unprivileged half; its package makes it when the service starts.
         fs::create_dir_all("/run/sshd").context("/run/sshd")?;
         let dir = self.dir.display();
@@ -90,6 +90,11 @@ impl Keys {
             "ncat --proxy-type http --proxy-auth {}:{} --proxy {proxy} %h %p",
             user.name, user.secret
         );
+        self.ssh_through(&through, world, remote)
+    }
+
+    /// The client, through a command of the test's choice.
+    pub(super) fn ssh_through(&self, through: &str, world: &World, remote: &str) -> Command {
         let mut command = world.client().command("ssh");
         command.args([
             "-F",

@@ -41,7 +41,7 @@ async fn websocket_messages_come_back_through_plain_proxying() -> anyhow::Result
     exchange(WebSocketStream::from_raw_socket(stream, Role::Client, None).await).await
 }
 
-async fn exchange(mut socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) -> anyhow::Result<()> {
+pub(super) async fn exchange(mut socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) -> anyhow::Result<()> {
     for message in [Message::text("there and back"), Message::binary(vec![7; 100_000])] {
         socket.send(message.clone()).await?;
         let echo = timeout(SOON, socket.next()).await.context("no echo")?;

@@ -1,0 +1,194 @@
+//! Why somebody reaches something, or does not: the way of a dial, walked hop by hop for an administrator.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use tunnel_model::{
+    Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict,
+};
+
+use super::{Gateway, Lease};
+use crate::ingress::{DialRequest, Dialled, Way};
+
+/// The hops of a dial, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HopName {
+    /// Does the name lead to a node?
+    Name,
+    /// Does the gateway take one more stream of this principal?
+    Gateway,
+    /// Does a rule allow it?
+    Policy,
+    /// Is the node connected?
+    Session,
+    /// Does the edge let anybody reach the target?
+    Edge,
+    /// Does the target answer?
+    Target,
+}
+
+impl HopName {
+    /// Every hop, in the order of a dial.
+    pub const ALL: [Self; 6] = [
+        Self::Name,
+        Self::Gateway,
+        Self::Policy,
+        Self::Session,
+        Self::Edge,
+        Self::Target,
+    ];
+
+    /// The hop as it is printed.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Gateway => "gateway",
+            Self::Policy => "policy",
+            Self::Session => "session",
+            Self::Edge => "edge",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// What the hops said, as far as they were asked: each what it found, the last one perhaps no.
+#[derive(Debug, Default)]
+pub struct Explained {
+    /// Those that said yes.
+    pub passed: Vec<(HopName, String)>,
+    /// The one that said no.
+    pub stopped: Option<(HopName, Refusal)>,
+}
+
+type No = (HopName, Refusal);
+
+impl Gateway {
+    /// Walks the way of a dial to `wish`, written as a destination or as a caller would write it. The stream is really
+    /// opened, and closed at once.
+    pub async fn explain(&self, principal: Principal, wish: &str) -> Explained {
+        let mut explained = Explained::default();
+        explained.stopped = self.walk(principal, wish, &mut explained.passed).await.err();
+        explained
+    }
+
+    async fn walk(&self, principal: Principal, wish: &str, passed: &mut Vec<(HopName, String)>) -> Result<(), No> {
+        let stop = |hop| move |refusal| (hop, refusal);
+        let destination = self.destination(wish).map_err(stop(HopName::Name))?;
+        let found = self.describe(&destination).map_err(stop(HopName::Name))?;
+        passed.push((HopName::Name, found));
+
+        let ip = principal.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let request = DialRequest {
+            principal,
+            destination,
+            class: Class::default(),
+            way: Way::Explain,
+            trace: TraceId::random(&mut rand::rng()),
+            client: (ip, 0).into(),
+        };
+        let room = self.room(&request).map_err(stop(HopName::Gateway))?;
+        // It is taken again by the dial itself.
+        drop(room);
+        passed.push((HopName::Gateway, "takes one more stream".to_owned()));
+
+        match self.judge(&request.principal, &request.destination) {
+            (Verdict::Allowed { rule: place }, Some(rule)) => {
+                passed.push((HopName::Policy, format!("rule {place} allows it: {rule}")));
+            }
+            (Verdict::Denied(denial), _) => {
+                return Err((HopName::Policy, Refusal::new(Reason::Denied, denial.to_string())));
+            }
+            (Verdict::Allowed { .. }, None) => {}
+        }
+        let node = &request.destination.node;
+        let (tunnel, lease) = self
+            .admit(&request, || self.session(node))
+            .map_err(stop(HopName::Session))?;
+        passed.push((
+            HopName::Session,
+            format!("{node} has {} streams open", tunnel.open_streams()),
+        ));
+        self.knock(&request, &tunnel, lease, passed).await
+    }
+
+    async fn knock(
+        &self,
+        request: &DialRequest,
+        tunnel: &tunnel_carrier::Tunnel,
+        lease: Lease,
+        passed: &mut Vec<(HopName, String)>,
+    ) -> Result<(), No> {
+        let target = &request.destination.target;
+        let lets = format!("lets anybody reach {target} whom the gateway lets");
+        let answered = match self.open(request, tunnel, lease).await {
+            Ok(mut stream) => stream.established().await,
+            Err(refusal) => Err(refusal),
+        };
+        let Err(refusal) = answered else {
+            passed.push((HopName::Edge, lets));
+            passed.push((HopName::Target, format!("{target} answers")));
+            return Ok(());
+        };
+        let hop = hop_of(refusal.reason);
+        match hop {
+            HopName::Target => passed.push((HopName::Edge, lets)),
+            HopName::Session => passed.retain(|(name, _)| *name != HopName::Session),
+            _ => {}
+        }
+        Err((hop, refusal))
+    }
+
+    /// What is meant: a destination as rules and listings write it, or a host and port as a caller does.
+    pub fn destination(&self, wish: &str) -> Result<Destination, Refusal> {
+        let unreadable = match wish.parse::<Destination>() {
+            Ok(destination) => return Ok(destination),
+            Err(error) => error,
+        };
+        match Host::parse(wish, &self.zone) {
+            Ok(Host::Named(destination)) => Ok(destination),
+            Ok(Host::Address { ip, port }) => Ok(Destination {
+                // Not as the caller would hear it: an administrator may know of every route.
+                node: (self.directory.route(ip)).map_err(|error| Refusal::new(Reason::Denied, error.to_string()))?,
+                target: Target::Tcp(HostPort::from_ip(ip, port)),
+            }),
+            Err(_) => Err(Refusal::new(Reason::BadRequest, unreadable.to_string())),
+        }
+    }
+
+    fn describe(&self, destination: &Destination) -> Result<String, Refusal> {
+        let node = &destination.node;
+        let known = self.directory.read(|all| {
+            all.by_name(node).map(|record| {
+                let state = match record.state {
+                    NodeState::Online { .. } => "online",
+                    NodeState::Offline { .. } => "offline",
+                };
+                match record.labels.to_string() {
+                    labels if labels.is_empty() => format!("node {node} ({state})"),
+                    labels => format!("node {node} ({state}; {labels})"),
+                }
+            })
+        });
+        match known {
+            Some(found) => Ok(format!("{found}, {}", destination.target)),
+            None if node.is_reserved() => Ok(format!("the cloud side, {}", destination.target)),
+            // Revoked, or never there.
+            None => Err(self
+                .directory
+                .reach(node)
+                .err()
+                .unwrap_or_else(|| Refusal::new(Reason::UnknownNode, format!("no node is named {node}")))),
+        }
+    }
+}
+
+/// Who says this, when a stream is opened.
+fn hop_of(reason: Reason) -> HopName {
+    match reason {
+        Reason::TargetRefused | Reason::TargetTimeout | Reason::TargetUnreachable | Reason::TargetReset => {
+            HopName::Target
+        }
+        Reason::CarrierLost | Reason::Superseded | Reason::Revoked | Reason::IdleTimeout => HopName::Session,
+        _ => HopName::Edge,
+    }
+}
