@@ -101,7 +101,10 @@ pub(super) async fn explain(State(app): State<AppState>, body: Bytes) -> Answer<
 }
 
 pub(super) async fn reload(State(app): State<AppState>) -> Answer<Reloaded> {
-    let reloader = app.reloader.as_ref().ok_or_else(|| ApiError::from(super::not_running()))?;
+    let reloader = app
+        .reloader
+        .as_ref()
+        .ok_or_else(|| ApiError::from(super::not_running()))?;
     Ok(Json(reloader.reload().await?))
 }
 

@@ -7,13 +7,14 @@
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `audited` | what the audit log hears of a stream |
-//! | `stream` | an open stream, which keeps to all of this |
+//! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
 //! | `route` | which node an address leads to |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
 mod bucket;
 pub mod explain;
+mod flow;
 pub mod grants;
 mod limits;
 mod metrics;
@@ -47,13 +48,14 @@ use crate::{
     },
     config::{Config, RawLimits},
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialRequest},
+    ingress::{Credential, Dial, DialFlow, DialRequest},
     state::State,
     tunnel::Registry,
     users::Users,
 };
 
 pub use self::{
+    flow::GrantedFlow,
     grants::{Grant, Grants, Lease},
     metrics::DialMetrics,
     stream::{Carried, Granted},
@@ -256,12 +258,13 @@ impl Gateway {
     async fn open(
         &self,
         request: &DialRequest,
+        protocol: Protocol,
         tunnel: &Tunnel,
         lease: Lease,
-    ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
+    ) -> Result<(tunnel_carrier::Stream, Lease), Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
-            protocol: Protocol::Tcp,
+            protocol,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
@@ -269,7 +272,7 @@ impl Gateway {
         };
         tokio::select! {
             opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
-                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Ok(stream) => Ok((stream, lease)),
                 Err(refusal) => {
                     lease.audited.refused(refusal.reason);
                     Err(refusal)
@@ -319,8 +322,28 @@ impl Dial for Gateway {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
+        let (stream, lease) = self.start(request, Protocol::Tcp).await?;
+        Ok(Granted::new(stream, lease))
+    }
+}
+
+impl DialFlow for Gateway {
+    type Flow = GrantedFlow;
+
+    async fn dial_flow(&self, request: DialRequest) -> Result<GrantedFlow, Refusal> {
+        let (stream, lease) = self.start(request, Protocol::Udp).await?;
+        Ok(GrantedFlow::new(stream.into_flow(), lease))
+    }
+}
+
+impl Gateway {
+    async fn start(
+        &self,
+        request: DialRequest,
+        protocol: Protocol,
+    ) -> Result<(tunnel_carrier::Stream, Lease), Refusal> {
         let dialled = match self.admit(&request, || self.session(&request.destination.node)) {
-            Ok((tunnel, lease)) => self.open(&request, &tunnel, lease).await,
+            Ok((tunnel, lease)) => self.open(&request, protocol, &tunnel, lease).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &dialled {

@@ -39,7 +39,7 @@ async fn a_packet_larger_than_a_datagram_arrives_too() {
         let _ = far.recv_many(&mut Vec::new()).await;
     };
     tokio::select! {
-        heard = receive(&mut near, 1) => assert_eq!(heard, [large.clone()]),
+        heard = receive(&mut near, 1) => assert_eq!(heard[0], large),
         () = far => panic!("the flow is over"),
     }
 }
