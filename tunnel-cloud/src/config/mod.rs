@@ -21,7 +21,7 @@ use tunnel_model::{GatewayAddr, Rule, Zone};
 use crate::audit::{AuditConfig, AuditOutput};
 pub use addresses::Addresses;
 pub use forward::{Forward, RawForward, parse_target};
-pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
+pub use raw::{CloudService, RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,6 +48,9 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Services of the cloud side.
+    #[serde(rename = "service")]
+    pub services: Vec<CloudService>,
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -96,6 +99,12 @@ impl Config {
             let hint = "use a loopback address such as 127.0.0.1:7090".to_owned();
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
+        for (i, service) in raw.services.iter().enumerate() {
+            if raw.services.iter().take(i).any(|other| other.name == service.name) {
+                let reason = format!("there is a service {} already", service.name);
+                return Err(source.invalid(&format!("service[{i}].name"), reason));
+            }
+        }
         let forward = forwards(raw.forward, source)?;
         if !raw.audit.outputs.contains(&AuditOutput::File) {
             let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
@@ -127,6 +136,7 @@ impl Config {
             forward,
             log: raw.log,
             limits: raw.limits,
+            services: raw.services,
             rules: raw.rules,
         })
     }
@@ -158,6 +168,7 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        service = []
         rule = []
 
         [listen]
@@ -274,6 +285,11 @@ mod tests {
         insta::assert_snapshot!(
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
+        );
+        let twice = "[[service]]\nname = \"web\"\ntarget = \"h:1\"\n".repeat(2);
+        insta::assert_snapshot!(
+            refused(&format!("state = \"s\"\ngateway.advertise = [\"a:1\"]\n{twice}")),
+            @r#"cloud.toml:7:8: key "service[1].name": there is a service web already"#
         );
         let rule = |text: &str| {
             refused(&format!(

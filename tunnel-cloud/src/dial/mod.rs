@@ -8,12 +8,15 @@
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `audited` | what the audit log hears of a stream |
 //! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
-//! | `route` | which node an address leads to |
+//! | `far` | what a stream leads to: a node, or the cloud side |
+//! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
 mod bucket;
+mod cloud;
 pub mod explain;
+mod far;
 mod flow;
 pub mod grants;
 mod limits;
@@ -40,7 +43,7 @@ use tunnel_model::{
 };
 use tunnel_proto::Open;
 
-use self::{audited::Audited, limits::Limiter, rights::Rights};
+use self::{audited::Audited, cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
 use crate::{
     audit::{
         Audit, Refused,
@@ -55,6 +58,7 @@ use crate::{
 };
 
 pub use self::{
+    far::Far,
     flow::GrantedFlow,
     grants::{Grant, Grants, Lease},
     metrics::DialMetrics,
@@ -76,6 +80,7 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// What is open.
     pub grants: Arc<Grants>,
+    cloud: CloudServices,
     rights: Rights,
     limiter: Limiter,
     /// How many streams may be open to one node.
@@ -101,6 +106,7 @@ impl Gateway {
             directory: Arc::clone(&state.directory),
             registry,
             grants: Arc::new(Grants::new(metrics.clone())),
+            cloud: CloudServices::new(config.services.clone()),
             rights: Rights::new(Policy::default()),
             limiter: Limiter::new(&config.limits),
             streams_per_node: AtomicUsize::new(0),
@@ -240,6 +246,15 @@ impl Gateway {
         self.limiter.admit(&request.principal, &request.destination.node)
     }
 
+    /// Where a destination is, if it takes one more stream.
+    fn find(&self, destination: &Destination) -> Result<Place, Refusal> {
+        if destination.node.is_reserved() {
+            self.cloud.find(&destination.target).map(Place::Cloud)
+        } else {
+            self.session(&destination.node).map(Place::Node)
+        }
+    }
+
     /// The session of a node, if it takes one more stream.
     pub fn session(&self, name: &NodeName) -> Result<Tunnel, Refusal> {
         let node = self.directory.reach(name)?;
@@ -259,9 +274,9 @@ impl Gateway {
         &self,
         request: &DialRequest,
         protocol: Protocol,
-        tunnel: &Tunnel,
+        place: &Place,
         lease: Lease,
-    ) -> Result<(tunnel_carrier::Stream, Lease), Refusal> {
+    ) -> Result<(Far, Lease), Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
             protocol,
@@ -270,8 +285,14 @@ impl Gateway {
             principal: request.principal.to_string(),
             node: None,
         };
+        let opening = async {
+            match place {
+                Place::Node(tunnel) => tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node),
+                Place::Cloud(target) => self.cloud.connect(target).await.map(Far::Cloud),
+            }
+        };
         tokio::select! {
-            opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
+            opened = opening => match opened {
                 Ok(stream) => Ok((stream, lease)),
                 Err(refusal) => {
                     lease.audited.refused(refusal.reason);
@@ -284,7 +305,7 @@ impl Gateway {
 }
 
 impl Dial for Gateway {
-    type Stream = Granted<tunnel_carrier::Stream>;
+    type Stream = Granted<Far>;
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
@@ -331,19 +352,20 @@ impl DialFlow for Gateway {
     type Flow = GrantedFlow;
 
     async fn dial_flow(&self, request: DialRequest) -> Result<GrantedFlow, Refusal> {
-        let (stream, lease) = self.start(request, Protocol::Udp).await?;
-        Ok(GrantedFlow::new(stream.into_flow(), lease))
+        match self.start(request, Protocol::Udp).await? {
+            (Far::Node(stream), lease) => Ok(GrantedFlow::new(stream.into_flow(), lease)),
+            (Far::Cloud(_), _) => Err(Refusal::new(
+                Reason::BadRequest,
+                "services of the cloud side take byte streams, and datagrams were asked for; ask for it by TCP",
+            )),
+        }
     }
 }
 
 impl Gateway {
-    async fn start(
-        &self,
-        request: DialRequest,
-        protocol: Protocol,
-    ) -> Result<(tunnel_carrier::Stream, Lease), Refusal> {
-        let dialled = match self.admit(&request, || self.session(&request.destination.node)) {
-            Ok((tunnel, lease)) => self.open(&request, protocol, &tunnel, lease).await,
+    async fn start(&self, request: DialRequest, protocol: Protocol) -> Result<(Far, Lease), Refusal> {
+        let dialled = match self.admit(&request, || self.find(&request.destination)) {
+            Ok((place, lease)) => self.open(&request, protocol, &place, lease).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &dialled {

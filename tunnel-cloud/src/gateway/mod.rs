@@ -106,6 +106,13 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
+    let gateway = Arc::new(Gateway::new(
+        &config,
+        &state,
+        Arc::clone(&registry),
+        memory.clone(),
+        DialMetrics::new(&metrics),
+    ));
     let context = Context {
         directory: Arc::clone(&state.directory),
         store: Arc::clone(&state.store),
@@ -113,20 +120,15 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         authority: Arc::clone(&state.authority),
         run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
-        memory: memory.clone(),
+        memory,
         audit: Arc::clone(&state.audit),
+        gateway: Arc::clone(&gateway),
+        tasks: tasks.clone(),
     };
     tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
     if config.rules.is_empty() {
         warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
     }
-    let gateway = Arc::new(Gateway::new(
-        &config,
-        &state,
-        Arc::clone(&registry),
-        memory,
-        DialMetrics::new(&metrics),
-    ));
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     let ways = Ways {
         gateway: Arc::downgrade(&gateway),

@@ -2,21 +2,20 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::BytesMut;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{
-        TcpListener, TcpSocket, TcpStream,
+        TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
 };
+use tunnel_daemon::listen::end_on_close;
 
 /// How much is read at once while a head or a handshake is awaited, in bytes.
 pub(crate) const READ: usize = 8 * 1024;
@@ -30,32 +29,9 @@ const PARTING: Duration = Duration::from_secs(2);
 /// How much it may still send meanwhile, in bytes.
 const PARTING_BYTES: u64 = 1024 * 1024;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
-
 /// A connection from a caller. Dropping it resets it; only [`Client::finish`] ends it.
 pub(crate) struct Client {
     io: TcpStream,
-}
-
-/// Listens for callers. Their connections inherit what is set here, so that it costs each of them nothing (tcp(7),
-/// socket(7)); it must stand before the first can come.
-pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match addr {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    socket.set_reuseaddr(true)?;
-    socket.set_nodelay(true)?;
-    socket.set_zero_linger()?;
-    // Finds callers that vanished, and with them the streams that nobody reads any more.
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 impl Client {
@@ -80,7 +56,7 @@ impl Client {
         };
         // However it went, the caller had its time.
         let _ = tokio::time::timeout(PARTING, parting).await;
-        let _ = SockRef::from(&self.io).set_linger(None);
+        end_on_close(&self.io);
     }
 }
 

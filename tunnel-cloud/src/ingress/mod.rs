@@ -38,11 +38,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
-pub use client::listen;
 pub use credential::{Credential, Secret};
 pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
+pub use tunnel_daemon::listen::listen;
 
 /// What lies behind the ways in: who may come, and how to get there.
 pub trait Dial: Send + Sync + 'static {

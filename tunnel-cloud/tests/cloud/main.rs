@@ -16,6 +16,9 @@ mod config;
 /// `serve`, and commands beside it.
 mod serve;
 
+/// Rules, who they let through, and how they are changed.
+mod rights;
+
 /// `lab`: the whole path in one process.
 mod lab;
 

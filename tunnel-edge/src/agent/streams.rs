@@ -28,10 +28,11 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         trace,
         ..
     } = open;
+    let settings = Arc::clone(&shared.settings.borrow());
     let dialling = async {
         match protocol {
-            Protocol::Tcp => dial(&shared.targets, &target, &node).await.map(Local::Stream),
-            Protocol::Udp => dial_udp(&shared.targets, &target, &node).await.map(Local::Packets),
+            Protocol::Tcp => dial(&settings.targets, &target, &node).await.map(Local::Stream),
+            Protocol::Udp => dial_udp(&settings.targets, &target, &node).await.map(Local::Packets),
         }
     };
     let dialled = tokio::select! {

@@ -9,3 +9,5 @@ mod gateway;
 mod join;
 /// The command line, its errors and exit codes.
 mod program;
+/// Another configuration for a running agent.
+mod reload;
