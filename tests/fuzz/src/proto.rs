@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use tunnel_model::{Class, Refusal, SessionId, TraceId};
 use tunnel_proto::{
-    Config, Control, Event, FrameReader, Hello, Incoming, MAX_CONTROL_FRAME, Open, Prelude, Session, Side, StreamId,
+    Config, Control, Event, FrameReader, Hello, Incoming, MAX_CONTROL_FRAME, Open, PacketReader, Prelude, Session,
+    Side, StreamId, decode_datagram, encode_datagram,
 };
 
 /// A decoder's name and what to feed.
@@ -17,6 +18,7 @@ pub const TARGETS: &[Target] = &[
     ("stream_header", stream_header),
     ("open_reply", open_reply),
     ("session", session),
+    ("flow", flow),
 ];
 
 /// Frames come out the same however the bytes were cut, and none is longer than allowed.
@@ -89,6 +91,24 @@ pub fn open_reply(data: &[u8]) {
         }
         Err(violation) => assert_one_line(&violation.0),
     }
+}
+
+/// A datagram reads back as itself, and a stream's packets come out the same however it was cut.
+pub fn flow(data: &[u8]) {
+    if let Some((id, packet)) = decode_datagram(data.to_vec().into()) {
+        assert!(id <= StreamId::MAX);
+        assert_eq!(decode_datagram(encode_datagram(id, &packet)), Some((id, packet)));
+    }
+    let packets = |piece: usize| {
+        let mut reader = PacketReader::default();
+        let mut packets = Vec::new();
+        for chunk in data.chunks(piece.max(1)) {
+            reader.push(chunk);
+            packets.extend(std::iter::from_fn(|| reader.next_packet()));
+        }
+        packets
+    };
+    assert_eq!(packets(data.len()), packets(3));
 }
 
 /// A session that hears anything at all, in any pieces, with streams of both kinds open and time going by. The first byte

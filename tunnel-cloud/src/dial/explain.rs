@@ -121,8 +121,9 @@ impl Gateway {
     ) -> Result<(), No> {
         let target = &request.destination.target;
         let lets = format!("lets anybody reach {target} whom the gateway lets");
-        let answered = match self.open(request, place, lease).await {
-            Ok(mut stream) => stream.established().await,
+        let protocol = request.destination.target.protocol().unwrap_or_default();
+        let answered = match self.open(request, protocol, place, lease).await {
+            Ok((stream, lease)) => super::Granted::new(stream, lease).established().await,
             Err(refusal) => Err(refusal),
         };
         let Err(refusal) = answered else {

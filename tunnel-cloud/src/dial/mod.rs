@@ -7,7 +7,7 @@
 //! | `limits`, `bucket` | what one principal and one node may use |
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `audited` | what the audit log hears of a stream |
-//! | `stream` | an open stream, which keeps to all of this |
+//! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
 //! | `far` | what a stream leads to: a node, or the cloud side |
 //! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
@@ -17,6 +17,7 @@ mod bucket;
 mod cloud;
 pub mod explain;
 mod far;
+mod flow;
 pub mod grants;
 mod limits;
 mod metrics;
@@ -50,7 +51,7 @@ use crate::{
     },
     config::{Config, RawLimits},
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialRequest, Tls},
+    ingress::{Credential, Dial, DialFlow, DialRequest, Tls},
     state::State,
     tunnel::Registry,
     users::{Authenticator, Users},
@@ -58,6 +59,7 @@ use crate::{
 
 pub use self::{
     far::Far,
+    flow::GrantedFlow,
     grants::{Grant, Grants, Lease},
     metrics::DialMetrics,
     stream::{Carried, Granted},
@@ -276,10 +278,16 @@ impl Gateway {
         Ok(tunnel)
     }
 
-    async fn open(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<Granted<Far>, Refusal> {
+    async fn open(
+        &self,
+        request: &DialRequest,
+        protocol: Protocol,
+        place: &Place,
+        lease: Lease,
+    ) -> Result<(Far, Lease), Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
-            protocol: Protocol::Tcp,
+            protocol,
             class: request.class,
             trace: request.trace,
             principal: request.principal.to_string(),
@@ -293,7 +301,7 @@ impl Gateway {
         };
         tokio::select! {
             opened = opening => match opened {
-                Ok(stream) => Ok(Granted::new(stream, lease)),
+                Ok(stream) => Ok((stream, lease)),
                 Err(refusal) => {
                     lease.audited.refused(refusal.reason);
                     Err(refusal)
@@ -347,8 +355,29 @@ impl Dial for Gateway {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
+        let (stream, lease) = self.start(request, Protocol::Tcp).await?;
+        Ok(Granted::new(stream, lease))
+    }
+}
+
+impl DialFlow for Gateway {
+    type Flow = GrantedFlow;
+
+    async fn dial_flow(&self, request: DialRequest) -> Result<GrantedFlow, Refusal> {
+        match self.start(request, Protocol::Udp).await? {
+            (Far::Node(stream), lease) => Ok(GrantedFlow::new(stream.into_flow(), lease)),
+            (Far::Cloud(_), _) => Err(Refusal::new(
+                Reason::BadRequest,
+                "services of the cloud side take byte streams, and datagrams were asked for; ask for it by TCP",
+            )),
+        }
+    }
+}
+
+impl Gateway {
+    async fn start(&self, request: DialRequest, protocol: Protocol) -> Result<(Far, Lease), Refusal> {
         let dialled = match self.admit(&request, || self.find(&request.destination)) {
-            Ok((place, lease)) => self.open(&request, &place, lease).await,
+            Ok((place, lease)) => self.open(&request, protocol, &place, lease).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &dialled {

@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use tokio::net::TcpListener;
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
@@ -25,7 +26,7 @@ use crate::{
     dial::Gateway,
     ingress::{
         self, Door, IngressMetrics,
-        forward::{Asker, Forward},
+        forward::{Asker, Forward, udp},
     },
 };
 
@@ -35,8 +36,12 @@ const OPERATOR: &str = "operator";
 /// A port of the configuration, bound and not served yet.
 pub(super) struct Bound {
     name: &'static str,
-    door: Door,
-    listener: TcpListener,
+    port: Port,
+}
+
+enum Port {
+    Connections(Door, TcpListener),
+    Packets(Arc<Forward>, UdpSocket),
 }
 
 /// Where the ports of the configuration are.
@@ -61,8 +66,7 @@ pub(super) struct Ways {
 pub(super) fn proxy(listener: TcpListener) -> Bound {
     Bound {
         name: "proxy",
-        door: Door::Proxy,
-        listener,
+        port: Port::Connections(Door::Proxy, listener),
     }
 }
 
@@ -76,8 +80,7 @@ pub(super) fn bind(config: &Config) -> Result<(Vec<Bound>, Places), CliError> {
         places.sni.push(local);
         all.push(Bound {
             name: "sni",
-            door,
-            listener,
+            port: Port::Connections(door, listener),
         });
     }
     for &address in &config.listen.http.0 {
@@ -85,27 +88,27 @@ pub(super) fn bind(config: &Config) -> Result<(Vec<Bound>, Places), CliError> {
         places.http.push(local);
         all.push(Bound {
             name: "http",
-            door: Door::Http,
-            listener,
+            port: Port::Connections(Door::Http, listener),
         });
     }
-    for forward in config
-        .forward
-        .iter()
-        .filter(|forward| forward.protocol == Protocol::Tcp)
-    {
-        let (listener, local) = listen("forward.listen", forward.listen)?;
-        places.forwards.push(view(forward, local));
-        let forward = Forward {
+    for forward in &config.forward {
+        let to = Arc::new(Forward {
             destination: forward.destination(),
             asker: forward.user.clone().map_or(Asker::Caller, Asker::User),
             closed: CancellationToken::new(),
-        };
-        all.push(Bound {
-            name: "forward",
-            door: Door::Forward(Arc::new(forward)),
-            listener,
         });
+        let (port, local) = match forward.protocol {
+            Protocol::Tcp => {
+                let (listener, local) = listen("forward.listen", forward.listen)?;
+                (Port::Connections(Door::Forward(to), listener), local)
+            }
+            Protocol::Udp => {
+                let (socket, local) = listen_udp("forward.listen", forward.listen)?;
+                (Port::Packets(to, socket), local)
+            }
+        };
+        places.forwards.push(view(forward, local));
+        all.push(Bound { name: "forward", port });
     }
     Ok((all, places))
 }
@@ -128,45 +131,85 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, Socket
     bound().map_err(|error| cannot_listen(key, address, &error))
 }
 
+fn listen_udp(key: &'static str, address: SocketAddr) -> Result<(UdpSocket, SocketAddr), CliError> {
+    let bound = || {
+        let socket = udp::bind(address)?;
+        let local = socket.local_addr()?;
+        io::Result::Ok((socket, local))
+    };
+    bound().map_err(|error| cannot_listen(key, address, &error))
+}
+
 impl Ways {
     /// Serves a port of the configuration for as long as the process runs.
     pub(super) fn serve(&self, gateway: &Arc<Gateway>, bound: Bound) {
-        let Bound { name, door, listener } = bound;
-        let serving = ingress::serve(
+        let Bound { name, port } = bound;
+        match port {
+            Port::Connections(door, listener) => {
+                let serving = self.connections(name, door, listener, gateway);
+                self.tasks.spawn_critical(name, serving);
+            }
+            Port::Packets(forward, socket) => {
+                let serving = self.packets(forward, socket, gateway);
+                self.tasks.spawn_critical(name, serving);
+            }
+        }
+    }
+
+    fn connections(
+        &self,
+        name: &'static str,
+        door: Door,
+        listener: TcpListener,
+        gateway: &Arc<Gateway>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        ingress::serve(
             Acceptor::new(listener, self.connections, &self.accepting, name),
             door,
             Arc::clone(gateway),
             ingress::Limits::default(),
             self.metrics.clone(),
             self.tasks.clone(),
-        );
-        self.tasks.spawn_critical(name, serving);
+        )
+    }
+
+    fn packets(
+        &self,
+        forward: Arc<Forward>,
+        socket: UdpSocket,
+        gateway: &Arc<Gateway>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        udp::serve(
+            socket,
+            forward,
+            Arc::clone(gateway),
+            udp::ClientLimits::default(),
+            self.metrics.clone(),
+            self.tasks.clone(),
+        )
     }
 
     /// Opens a forward for a command, until what it returns is dropped.
     pub(super) fn open(&self, wanted: &CreateForward) -> Result<OpenForward, CliError> {
         let stopping = || CliError::new(Exit::Failure, "gateway-stopping", "the gateway is stopping");
         let gateway = self.gateway.upgrade().ok_or_else(stopping)?;
-        if wanted.protocol == Protocol::Udp {
-            let message = "only TCP can be forwarded by a command";
-            return Err(CliError::new(Exit::Usage, "forward-protocol", message)
-                .with_hint("write a [[forward]] with protocol = \"udp\" in the gateway's configuration"));
-        }
-        let (listener, local) = listen("--listen", wanted.listen)?;
         let closed = CancellationToken::new();
-        let forward = Forward {
+        let forward = Arc::new(Forward {
             destination: wanted.destination(),
             asker: Asker::Known(operator()?),
             closed: closed.clone(),
+        });
+        let (serving, local): (BoxFuture<'static, io::Result<()>>, _) = match wanted.protocol {
+            Protocol::Tcp => {
+                let (listener, local) = listen("--listen", wanted.listen)?;
+                let door = Door::Forward(forward);
+                (Box::pin(self.connections("forward", door, listener, &gateway)), local)
+            }
+            Protocol::Udp => {
+                let (socket, local) = listen_udp("--listen", wanted.listen)?;
+                (Box::pin(self.packets(forward, socket, &gateway)), local)
+            }
         };
-        let serving = ingress::serve(
-            Acceptor::new(listener, self.connections, &self.accepting, "forward"),
-            Door::Forward(Arc::new(forward)),
-            gateway,
-            ingress::Limits::default(),
-            self.metrics.clone(),
-            self.tasks.clone(),
-        );
         let to = wanted.destination();
         tracing::info!(listen = %local, %to, "a command opened a forward");
         self.tasks.spawn(async move {

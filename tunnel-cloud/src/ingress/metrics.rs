@@ -53,6 +53,7 @@ pub struct IngressMetrics {
     requests: Family<WayLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     turned_away: Counter,
+    dropped_packets: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,7 +67,7 @@ struct ReasonLabel {
 }
 
 impl IngressMetrics {
-    /// Registers `proxy_requests`, `proxy_refusals` and `proxy_turned_away`; once per process.
+    /// Registers `proxy_requests`, `proxy_refusals`, `proxy_turned_away` and `forward_dropped_packets`; once per process.
     pub fn new(metrics: &Metrics) -> Self {
         Self {
             requests: metrics.register(
@@ -78,6 +79,11 @@ impl IngressMetrics {
             turned_away: metrics.register(
                 "proxy_turned_away",
                 "Connections reset at once because their address had too many",
+                Counter::default(),
+            ),
+            dropped_packets: metrics.register(
+                "forward_dropped_packets",
+                "Packets of UDP forwards dropped for want of room",
                 Counter::default(),
             ),
         }
@@ -105,6 +111,10 @@ impl IngressMetrics {
             reason: reason.as_str(),
         };
         self.refusals.get_or_create(&label).inc();
+    }
+
+    pub(super) fn packet_dropped(&self) {
+        self.dropped_packets.inc();
     }
 
     pub(super) fn turned_away(&self) {

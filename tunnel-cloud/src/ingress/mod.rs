@@ -39,6 +39,7 @@ mod trace;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
@@ -94,6 +95,28 @@ pub trait Dialled: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn cut(&self) -> impl Future<Output = ()> + Send + use<Self> {
         std::future::pending()
     }
+}
+
+/// What lies behind the ways in that take packets.
+pub trait DialFlow: Dial {
+    /// Packets to and from a target.
+    type Flow: DialledFlow;
+
+    /// Opens a flow of packets; otherwise as [`Dial::dial`].
+    fn dial_flow(&self, request: DialRequest) -> impl Future<Output = Result<Self::Flow, Refusal>> + Send;
+}
+
+/// Packets to and from a target, which may be sent before the target is there. Dropping it makes it void.
+pub trait DialledFlow: Send + 'static {
+    /// Sends a packet, or drops it where there is no room: never waits. Says whether it is on its way.
+    fn send(&mut self, packet: &[u8]) -> bool;
+
+    /// Waits for packets and adds them to `packets`, a bounded number at once; to be called all the time. Cancelling
+    /// loses nothing. Fails once the flow is over, also because its target is not there.
+    fn recv_many(&mut self, packets: &mut Vec<Bytes>) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Ends it, and tells the far end why.
+    fn end(self, why: &Refusal);
 }
 
 /// One wish to reach something.

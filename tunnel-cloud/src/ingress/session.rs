@@ -197,7 +197,7 @@ pub(crate) async fn unless_gone<S>(
 }
 
 /// The class of a stream to this target; the services that every edge has are ranked as their ports are.
-fn class_of(target: &Target) -> Class {
+pub(super) fn class_of(target: &Target) -> Class {
     match target {
         Target::Port(port) | Target::UdpPort(port) => Class::of_port(*port),
         Target::Tcp(address) | Target::Udp(address) => Class::of_port(address.port()),

@@ -4,6 +4,7 @@
 //! other keeps the certificate valid. Each stream is a task of its own. All belong to the [`Tasks`] of the home that the
 //! agent was started in, so that several agents can live in one process.
 
+mod flows;
 mod network;
 mod renewal;
 mod retry;

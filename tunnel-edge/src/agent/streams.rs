@@ -2,28 +2,47 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tracing::{debug, info};
-use tunnel_carrier::{Incoming, relay};
-use tunnel_model::Reason;
+use tunnel_carrier::{Answer, Incoming, Relayed, relay};
+use tunnel_model::{Protocol, Reason, Refusal};
+use tunnel_proto::Open;
 
-use super::Shared;
-use crate::targets::dial;
+use super::{Shared, flows};
+use crate::targets::{dial, dial_udp};
+
+/// The socket of a stream's target.
+enum Local {
+    Stream(TcpStream),
+    Packets(UdpSocket),
+}
 
 /// Serves a stream to its end. Their number is bounded by the session's own limit.
 pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let node = shared.state.borrow().node_name().to_owned();
     let (open, mut answer) = incoming.into_parts();
-    let (target, principal, trace) = (open.target, open.principal, open.trace);
+    let Open {
+        target,
+        protocol,
+        principal,
+        trace,
+        ..
+    } = open;
     let settings = Arc::clone(&shared.settings.borrow());
+    let dialling = async {
+        match protocol {
+            Protocol::Tcp => dial(&settings.targets, &target, &node).await.map(Local::Stream),
+            Protocol::Udp => dial_udp(&settings.targets, &target, &node).await.map(Local::Packets),
+        }
+    };
     let dialled = tokio::select! {
-        dialled = dial(&settings.targets, &target, &node) => dialled,
+        dialled = dialling => dialled,
         () = answer.abandoned() => {
             debug!(%target, %principal, %trace, "the caller went away before the target answered");
             return shared.metrics.refused(Reason::Cancelled);
         }
     };
-    let mut local = match dialled {
+    let local = match dialled {
         Ok(local) => local,
         Err(refusal) => {
             shared.metrics.refused(refusal.reason);
@@ -36,24 +55,43 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
             return answer.refuse(&refusal).await;
         }
     };
-    let stream = match answer.accept().await {
-        Ok(stream) => stream,
-        Err(refusal) => {
-            shared.metrics.refused(refusal.reason);
-            return cut(&local);
+    debug!(%target, %principal, %trace, "the target is there");
+    let joined = match local {
+        Local::Stream(local) => join(&shared, local, answer).await,
+        Local::Packets(socket) => join_packets(&shared, &socket, answer).await,
+    };
+    match joined {
+        Ok(Some(relayed)) => {
+            shared.metrics.relayed(&relayed);
+            if let Err(refusal) = &relayed.end {
+                debug!(%target, %trace, reason = %refusal.reason, error = %refusal.message, "stream broke");
+            }
         }
-    };
+        Ok(None) => {}
+        Err(refusal) => shared.metrics.refused(refusal.reason),
+    }
+}
+
+/// Accepts a stream and joins it with its target; `None` if the process ended first.
+async fn join(shared: &Shared, mut local: TcpStream, answer: Answer) -> Result<Option<Relayed>, Refusal> {
+    let stream = answer.accept().await.inspect_err(|_| cut(&local))?;
     let _open = shared.metrics.stream_opened();
-    debug!(%target, %principal, %trace, "stream opened");
     let cutting = shared.tasks.cutting();
-    let Some(relayed) = cutting.run_until_cancelled(relay(&mut local, stream)).await else {
-        return cut(&local);
-    };
-    shared.metrics.relayed(&relayed);
-    if let Err(refusal) = &relayed.end {
-        debug!(%target, %trace, reason = %refusal.reason, error = %refusal.message, "stream broke");
+    let relayed = cutting.run_until_cancelled(relay(&mut local, stream)).await;
+    if relayed.as_ref().is_none_or(|relayed| relayed.end.is_err()) {
         cut(&local);
     }
+    Ok(relayed)
+}
+
+/// Likewise for a flow of packets.
+async fn join_packets(shared: &Shared, socket: &UdpSocket, answer: Answer) -> Result<Option<Relayed>, Refusal> {
+    let flow = answer.accept_flow().await?;
+    let _open = shared.metrics.stream_opened();
+    let cutting = shared.tasks.cutting();
+    Ok(cutting
+        .run_until_cancelled(flows::relay(socket, flow, flows::IDLE))
+        .await)
 }
 
 /// What the target has got may be a part that looks whole: closing is then to be a reset and never an end.

@@ -1,10 +1,14 @@
 //! Connects to a target that was judged.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use rustix::io::Errno;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::{TcpStream, UdpSocket, lookup_host},
     time::timeout,
 };
 use tunnel_model::{HostPort, Protocol, Reason, Refusal, Target};
@@ -16,38 +20,87 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Judges a target and connects to it by TCP.
 pub async fn dial(targets: &Targets, target: &Target, node: &str) -> Result<TcpStream, Refusal> {
-    let permit = targets.permit(target, node)?;
-    if permit.protocol == Protocol::Udp {
-        let message = format!("{target} on {node} takes datagrams, and a byte stream was asked for; ask for it by UDP");
-        return Err(Refusal::new(Reason::BadRequest, message));
-    }
-    let connected = match permit.goal {
-        Goal::Address(address) => timeout(DIAL_DEADLINE, first_of(&[address], node)).await,
-        Goal::Declared(name) => {
-            let dialled = async {
-                let found: Vec<_> = resolve(&name, node).await?.collect();
-                first_of(&found, node).await
-            };
-            timeout(DIAL_DEADLINE, dialled).await
-        }
-        Goal::IfAllowed(name) => {
-            let dialled = async {
-                let allowed = targets.allowed(Protocol::Tcp, resolve(&name, node).await?);
-                if allowed.is_empty() {
-                    return Err(not_allowed(node, Protocol::Tcp, &name.to_string()));
-                }
-                first_of(&allowed, node).await
-            };
-            timeout(DIAL_DEADLINE, dialled).await
-        }
-    };
-    let target = connected.unwrap_or_else(|_| {
-        let message = format!("{target} did not answer {node} within {} s", DIAL_DEADLINE.as_secs());
-        Err(Refusal::new(Reason::TargetTimeout, message))
-    })?;
+    let dialled = async { first_of(&judge(targets, target, Protocol::Tcp, node).await?, node).await };
+    let target = in_time(target, node, dialled).await?;
     // Keystrokes are not to wait for acknowledgements. A socket that refuses this still works.
     let _ = target.set_nodelay(true);
     Ok(target)
+}
+
+/// Judges a target and gives it a UDP socket of its own, which hears nobody else.
+///
+/// # Errors
+/// As [`dial`]; but whether anything listens there, only its answers can tell.
+pub async fn dial_udp(targets: &Targets, target: &Target, node: &str) -> Result<UdpSocket, Refusal> {
+    let connected = async {
+        let mut refusal = no_address(node);
+        for address in judge(targets, target, Protocol::Udp, node).await? {
+            match connect_udp(address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => refusal = failed(&error, address, node),
+            }
+        }
+        Err(refusal)
+    };
+    in_time(target, node, connected).await
+}
+
+async fn connect_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+async fn in_time<T>(
+    target: &Target,
+    node: &str,
+    dialled: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    timeout(DIAL_DEADLINE, dialled).await.unwrap_or_else(|_| {
+        let message = format!("{target} did not answer {node} within {} s", DIAL_DEADLINE.as_secs());
+        Err(Refusal::new(Reason::TargetTimeout, message))
+    })
+}
+
+/// The addresses of a target that may be dialled by this protocol.
+async fn judge(targets: &Targets, target: &Target, protocol: Protocol, node: &str) -> Result<Vec<SocketAddr>, Refusal> {
+    let permit = targets.permit(target, node)?;
+    match (permit.protocol, protocol) {
+        (Protocol::Udp, Protocol::Tcp) => {
+            let message =
+                format!("{target} on {node} takes datagrams, and a byte stream was asked for; ask for it by UDP");
+            return Err(Refusal::new(Reason::BadRequest, message));
+        }
+        (Protocol::Tcp, Protocol::Udp) => {
+            let message =
+                format!("{target} on {node} takes byte streams, and datagrams were asked for; ask for it by TCP");
+            return Err(Refusal::new(Reason::BadRequest, message));
+        }
+        (Protocol::Tcp, Protocol::Tcp) | (Protocol::Udp, Protocol::Udp) => {}
+    }
+    match permit.goal {
+        Goal::Address(address) => Ok(vec![address]),
+        Goal::Declared(name) => Ok(resolve(&name, node).await?.collect()),
+        Goal::IfAllowed(name) => {
+            let allowed = targets.allowed(protocol, resolve(&name, node).await?);
+            if allowed.is_empty() {
+                return Err(not_allowed(node, protocol, &name.to_string()));
+            }
+            Ok(allowed)
+        }
+    }
+}
+
+fn no_address(node: &str) -> Refusal {
+    Refusal::new(
+        Reason::TargetUnreachable,
+        format!("{node} finds no address of the target"),
+    )
 }
 
 async fn resolve(name: &HostPort, node: &str) -> Result<impl Iterator<Item = SocketAddr>, Refusal> {
@@ -59,10 +112,7 @@ async fn resolve(name: &HostPort, node: &str) -> Result<impl Iterator<Item = Soc
 
 /// Tries the addresses in turn; the refusal is the last one's.
 async fn first_of(addresses: &[SocketAddr], node: &str) -> Result<TcpStream, Refusal> {
-    let mut refusal = Refusal::new(
-        Reason::TargetUnreachable,
-        format!("{node} finds no address of the target"),
-    );
+    let mut refusal = no_address(node);
     for &address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
@@ -94,8 +144,6 @@ fn failed(error: &io::Error, address: SocketAddr, node: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use tokio::net::TcpListener;
     use tunnel_model::{AllowList, Service};
 
@@ -125,6 +173,30 @@ mod tests {
         let target = "tcp:localhost:80".parse().unwrap();
         let refusal = dial(&targets, &target, "edge1").await.unwrap_err();
         assert_eq!(refusal.reason, Reason::NotAllowed);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_asked_for_by_its_own_protocol_only() {
+        let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = echo.local_addr().unwrap();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let service = Service {
+                name: "dns".parse().unwrap(),
+                target: HostPort::from_ip(address.ip(), address.port()),
+                protocol,
+            };
+            let targets = Targets::new(vec![service], AllowList::default());
+            let target = "service:dns".parse().unwrap();
+            let refused = match protocol {
+                Protocol::Tcp => dial_udp(&targets, &target, "edge1").await.map(drop),
+                Protocol::Udp => {
+                    let socket = dial_udp(&targets, &target, "edge1").await.unwrap();
+                    assert_eq!(socket.peer_addr().unwrap(), address);
+                    dial(&targets, &target, "edge1").await.map(drop)
+                }
+            };
+            assert_eq!(refused.unwrap_err().reason, Reason::BadRequest);
+        }
     }
 
     async fn dial_service(address: SocketAddr) -> Result<TcpStream, Refusal> {

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Subnet, Target, is_local};
 
-pub use dial::{DIAL_DEADLINE, dial};
+pub use dial::{DIAL_DEADLINE, dial, dial_udp};
 
 /// The services, the allow list and the subnets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

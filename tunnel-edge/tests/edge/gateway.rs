@@ -18,7 +18,8 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Subnet, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Protocol, Reason, Refusal, Service, Subnet, Target,
+    TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -60,7 +61,7 @@ impl Session {
     pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
-            protocol: tunnel_model::Protocol::Tcp,
+            protocol: Protocol::Tcp,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -158,7 +159,7 @@ impl Gateway {
         let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
             name: name.parse().unwrap(),
             target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: tunnel_model::Protocol::Tcp,
+            protocol: Protocol::Tcp,
         };
         EdgeConfig {
             state: state.to_owned(),

@@ -9,6 +9,8 @@ mod connections;
 mod exchange;
 /// Datagrams by the million that are of no connection.
 mod flood;
+/// Packets in datagrams: both ways, large, early, unknown, too many.
+mod flows;
 /// Streams joined with sockets.
 mod relay;
 /// Streams: opened, refused, ended, broken, bounded.

@@ -10,7 +10,7 @@ mod fuzz_targets;
 use std::{fs, path::PathBuf, time::Duration};
 
 use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
-use tunnel_proto::{Control, Hello, Open, Prelude, Session, Side, StreamId};
+use tunnel_proto::{Control, Hello, Open, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
 
 use crate::pair::hello;
 use fuzz_targets::TARGETS;
@@ -97,6 +97,23 @@ fn entries() -> Vec<(&'static str, String, Vec<u8>)> {
     };
     let framed = ready(Side::Edge).open(&of_edge).unwrap().1;
     entries.push(("stream_header", "node".to_owned(), content(&framed)));
+    for (name, id) in [
+        ("one-byte", 2),
+        ("two-bytes", 0x40),
+        ("four-bytes", 0x4000),
+        ("eight-bytes", 1 << 40),
+    ] {
+        entries.push((
+            "flow",
+            name.to_owned(),
+            encode_datagram(StreamId(id), b"packet").to_vec(),
+        ));
+    }
+    let mut packets = bytes::BytesMut::new();
+    for packet in [&b"ask"[..], b"", &[7; 300]] {
+        assert!(encode_packet(packet, &mut packets));
+    }
+    entries.push(("flow", "stream".to_owned(), packets.to_vec()));
     let refusal = Refusal::new(Reason::TargetRefused, "nothing listens at port 22");
     let (accepted, refused) = replies(&refusal);
     entries.push(("open_reply", "accepted".to_owned(), content(&accepted)));

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Durat
 
 use tunnel_model::{Class, Fault, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_SERVICES, MAX_SUBNETS, Open, Prelude, Session,
-    Side, StreamId,
+    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_PACKET, MAX_SERVICES, MAX_SUBNETS, Open,
+    Prelude, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -67,6 +67,7 @@ fn the_limits_are_those_of_the_code() {
     assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
     assert_eq!(of("services of an edge"), grouped(MAX_SERVICES as u64));
     assert_eq!(of("subnets of an edge"), MAX_SUBNETS.to_string());
+    assert_eq!(of("packet of a flow"), format!("{} bytes", grouped(MAX_PACKET as u64)));
     assert_eq!(of("stream id"), grouped(StreamId::MAX.0));
     let config = tunnel_proto::Config::default();
     assert_eq!(
@@ -89,6 +90,13 @@ fn the_worked_example_is_what_sessions_write() {
         document.ends_with(&example),
         "docs/protocol.md should end with:\n\n{example}"
     );
+}
+
+#[test]
+fn the_packet_of_the_page_is_written_as_the_page_says() {
+    let datagram = encode_datagram(StreamId(2), b"hi");
+    let hex: Vec<_> = datagram.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(document().contains(&format!("packet `68 69` of flow 2 is the datagram `{}`", hex.join(" "))));
 }
 
 #[test]
@@ -222,6 +230,7 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             .unwrap();
     }
     let of_edge = Open {
+        protocol: Protocol::Udp,
         node: Some("edge2".parse().unwrap()),
         ..an_open()
     };

@@ -4,9 +4,14 @@
 //! configured. One that is refused is reset, and the log says why.
 
 pub(super) mod tcp;
+pub mod udp;
+
+use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
-use tunnel_model::{Destination, Principal, UserName};
+use tunnel_model::{Destination, Principal, Refusal, UserName};
+
+use super::Dial;
 
 /// Where a port leads, and on whose behalf.
 #[derive(Debug, Clone)]
@@ -17,6 +22,17 @@ pub struct Forward {
     pub asker: Asker,
     /// Cancelled when the forward is taken back, which also cuts what runs through it.
     pub closed: CancellationToken,
+}
+
+impl Forward {
+    /// Who asks, when this client connects.
+    async fn principal<D: Dial>(&self, gateway: &D, client: SocketAddr) -> Result<Principal, Refusal> {
+        match &self.asker {
+            Asker::Caller => gateway.authenticate(None, client).await,
+            Asker::User(name) => Ok(gateway.user(name)?.at(client.ip())),
+            Asker::Known(principal) => Ok(principal.clone().at(client.ip())),
+        }
+    }
 }
 
 /// Who asks for the streams of a forward.

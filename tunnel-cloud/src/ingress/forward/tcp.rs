@@ -1,9 +1,9 @@
 //! Forwards of byte streams.
 
 use bytes::BytesMut;
-use tunnel_model::{Principal, Refusal, TraceId};
+use tunnel_model::TraceId;
 
-use super::{Asker, Forward};
+use super::Forward;
 use crate::ingress::{
     Dial, Way,
     client::Client,
@@ -14,7 +14,7 @@ use crate::ingress::{
 /// Joins a connection with the target of its port.
 pub(crate) async fn run<D: Dial>(session: &Session<D>, mut client: Client, forward: &Forward) {
     let mut ahead = BytesMut::new();
-    let opened = match asker(session, forward).await {
+    let opened = match forward.principal(&*session.gateway, session.peer).await {
         Ok(principal) => {
             let trace = TraceId::random(&mut rand::rng());
             let to = forward.destination.clone();
@@ -32,13 +32,5 @@ pub(crate) async fn run<D: Dial>(session: &Session<D>, mut client: Client, forwa
         // Dropped, the connection is reset, which is all that can be said in a protocol that is not known.
         Err(NotDialled::Refused(refusal)) => session.refused(&refusal),
         Err(NotDialled::CallerGone) => {}
-    }
-}
-
-async fn asker<D: Dial>(session: &Session<D>, forward: &Forward) -> Result<Principal, Refusal> {
-    match &forward.asker {
-        Asker::Caller => session.gateway.authenticate(None, session.peer).await,
-        Asker::User(name) => Ok(session.gateway.user(name)?.at(session.peer.ip())),
-        Asker::Known(principal) => Ok(principal.clone().at(session.peer.ip())),
     }
 }

@@ -1,0 +1,93 @@
+//! One flow of packets from the gateway: judged, given a socket of its own, relayed until it is idle.
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    net::UdpSocket,
+    time::{Instant, sleep_until},
+};
+use tunnel_carrier::{Flow, Relayed};
+use tunnel_model::{Reason, Refusal};
+use tunnel_proto::MAX_PACKET;
+
+/// After how much silence in both directions a flow is over; resolvers and NATs wait no longer (RFC 4787 section 4.3
+/// allows two minutes at least for what has no well-known port).
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// Packets that are taken from the socket before the flow has its turn.
+const BATCH: usize = 64;
+
+/// Moves packets both ways until the flow is over or nothing has passed for a while.
+pub(super) async fn relay(socket: &UdpSocket, mut flow: Flow, idle: Duration) -> Relayed {
+    let (mut sent, mut received) = (0, 0);
+    let mut packets: Vec<Bytes> = Vec::with_capacity(2 * Flow::BATCH);
+    let mut buffer = BytesMut::zeroed(MAX_PACKET);
+    let mut due = Instant::now() + idle;
+    let refusal = loop {
+        let moved = tokio::select! {
+            over = flow.recv_many(&mut packets) => match over {
+                Ok(()) => to_target(socket, &mut packets, &mut received).await,
+                Err(refusal) => Err(refusal),
+            },
+            ready = socket.readable() => ready
+                .and_then(|()| from_target(socket, &flow, &mut buffer, &mut sent))
+                .map_err(|error| gone(&error)),
+            () = sleep_until(due) => Err(Refusal::new(
+                Reason::IdleTimeout,
+                format!("no packet passed for {} s", idle.as_secs()),
+            )),
+        };
+        match moved {
+            Ok(()) => due = Instant::now() + idle,
+            Err(refusal) => break refusal,
+        }
+    };
+    // That nothing more came is how flows end.
+    let end = if refusal.reason == Reason::IdleTimeout {
+        Ok(())
+    } else {
+        Err(refusal.clone())
+    };
+    flow.reset(&refusal);
+    Relayed { sent, received, end }
+}
+
+/// A packet that the socket does not take is lost, as packets may be; one that the target's machine refuses is the end.
+async fn to_target(socket: &UdpSocket, packets: &mut Vec<Bytes>, moved: &mut u64) -> Result<(), Refusal> {
+    for packet in packets.drain(..) {
+        match socket.send(&packet).await {
+            Ok(length) => *moved += length as u64,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(gone(&error)),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn from_target(socket: &UdpSocket, flow: &Flow, buffer: &mut [u8], moved: &mut u64) -> io::Result<()> {
+    for _ in 0..BATCH {
+        match socket.try_recv(buffer) {
+            Ok(length) => {
+                *moved += length as u64;
+                // Where there is no room it is lost, as packets may be.
+                flow.send(&buffer[..length]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn gone(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Refusal::new(
+            Reason::TargetRefused,
+            "nothing listens at the target; start it, or correct the target",
+        ),
+        _ => Refusal::new(
+            Reason::TargetUnreachable,
+            format!("the target cannot be reached: {error}"),
+        ),
+    }
+}
