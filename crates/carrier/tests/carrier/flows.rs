@@ -1,4 +1,3 @@
-use std::time::Duration;
 
 use bytes::Bytes;
 use tunnel_carrier::{Flow, quic::Limits};
