@@ -5,8 +5,10 @@
 //! | `GET /v1/status` | [`Status`](crate::agent::Status) |
 //! | `GET /v1/connected` | the same, once the gateway has answered through the tunnel |
 //! | `POST /v1/ping` | [`Pong`], after a round trip through the tunnel |
+//! | `POST /v1/reload`, `POST /v1/reload/SECONDS` | [`Reloaded`](crate::reload::Reloaded); with a time to confirm it in |
+//! | `POST /v1/confirm` | [`Configuration`](crate::reload::Configuration) |
 
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, io, time::Duration};
 
 use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE, http::HeaderValue, service::service_fn,
@@ -19,7 +21,11 @@ use tunnel_daemon::{
     error::{CliError, ErrorBody, Exit},
 };
 
-use crate::{agent::Agent, fault::refused};
+use crate::{
+    agent::{Agent, Status},
+    fault::refused,
+    reload::{LONGEST_TRIAL, Reloader},
+};
 
 /// A round trip.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -32,12 +38,17 @@ pub struct Pong {
 ///
 /// # Errors
 /// Where the listener is broken.
-pub async fn run(agent: Agent, acceptor: Acceptor<AdminListener>, stop: CancellationToken) -> io::Result<()> {
+pub async fn run(
+    agent: Agent,
+    reloader: Reloader,
+    acceptor: Acceptor<AdminListener>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let stopping = stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (agent, stopping) = (agent.clone(), stopping.clone());
+        let (agent, reloader, stopping) = (agent.clone(), reloader.clone(), stopping.clone());
         async move {
-            let answer = stopping.run_until_cancelled(answer(&agent, &request)).await;
+            let answer = stopping.run_until_cancelled(answer(&agent, &reloader, &request)).await;
             Ok::<_, Infallible>(respond(answer.unwrap_or_else(|| Err(Box::new(stopped())))))
         }
     });
@@ -46,12 +57,12 @@ pub async fn run(agent: Agent, acceptor: Acceptor<AdminListener>, stop: Cancella
 
 type Answer = Result<String, Box<CliError>>;
 
-async fn answer(agent: &Agent, request: &Request<Incoming>) -> Answer {
+async fn answer(agent: &Agent, reloader: &Reloader, request: &Request<Incoming>) -> Answer {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/v1/status") => json(&agent.status()),
+        (&Method::GET, "/v1/status") => json(&status(agent, reloader).await),
         (&Method::GET, "/v1/connected") => {
             agent.connected().await;
-            json(&agent.status())
+            json(&status(agent, reloader).await)
         }
         (&Method::POST, "/v1/ping") => match agent.ping().await {
             Ok(rtt) => json(&Pong {
@@ -59,13 +70,30 @@ async fn answer(agent: &Agent, request: &Request<Incoming>) -> Answer {
             }),
             Err(refusal) => Err(Box::new(refused("not-connected", &refusal))),
         },
+        (&Method::POST, "/v1/reload") => json(&reloader.reload(None).await?),
+        (&Method::POST, "/v1/confirm") => json(&reloader.confirm().await?),
         (method, path) => {
+            if let (&Method::POST, Some(within)) = (method, path.strip_prefix("/v1/reload/").and_then(trial)) {
+                return json(&reloader.reload(Some(within)).await?);
+            }
             let message = format!("the agent knows no {method} {path}");
             Err(Box::new(
                 CliError::new(Exit::Failure, "admin-unknown-request", message).with_hint("is it of another version?"),
             ))
         }
     }
+}
+
+async fn status(agent: &Agent, reloader: &Reloader) -> Status {
+    Status {
+        configuration: Some(reloader.configuration().await),
+        ..agent.status()
+    }
+}
+
+fn trial(seconds: &str) -> Option<Duration> {
+    let seconds = seconds.parse().ok().map(Duration::from_secs)?;
+    (seconds <= LONGEST_TRIAL).then_some(seconds)
 }
 
 fn json(answer: &impl Serialize) -> Answer {

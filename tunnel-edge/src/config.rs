@@ -1,5 +1,7 @@
 //! `edge.toml`: what is written there ([`RawConfig`]) and what it means ([`Config`]).
 
+mod listen;
+
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
@@ -10,11 +12,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tunnel_daemon::{
     config::{ConfigError, Source},
-    listen::require_local,
     logs::LogConfig,
 };
-use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service};
-use tunnel_proto::check_offer;
+use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service, Subnet};
+use tunnel_proto::{OfferError, check_offer};
+
+pub use self::listen::{Listener, RawListen, RawListens};
 
 /// Where the configuration is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
@@ -28,6 +31,9 @@ pub struct RawConfig {
     /// Addresses and ports that may be reached beside the services, such as "127.0.0.1:8000-8999"
     #[serde(default)]
     pub allow: AllowList,
+    /// Subnets that this machine leads to, such as "10.42.3.0/24": all of their TCP and UDP ports may be reached
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<Subnet>,
     /// Where the gateway is
     pub gateway: GatewayConfig,
     /// What can be reached by name; without any: ssh, kubelet and node-exporter on loopback
@@ -38,7 +44,7 @@ pub struct RawConfig {
     pub link: LinkConfig,
     /// What the agent listens on
     #[serde(default, skip_serializing_if = "is_default")]
-    pub listen: ListenConfig,
+    pub listen: RawListens,
     /// Logs
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogConfig,
@@ -61,15 +67,6 @@ pub struct LinkConfig {
     pub local_port: u16,
 }
 
-/// The `[listen]` table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ListenConfig {
-    /// A loopback address for /metrics, /livez and /readyz; not served unless set
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<SocketAddr>,
-}
-
 /// The configuration in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -81,10 +78,14 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What can be reached beside the services.
     pub allow: AllowList,
+    /// Subnets that this machine leads to.
+    pub advertise: Vec<Subnet>,
     /// The local UDP port; 0 takes a free one.
     pub local_port: u16,
     /// Where metrics are served, a loopback address.
     pub metrics: Option<SocketAddr>,
+    /// Listeners for services beyond the gateway.
+    pub listeners: Vec<Listener>,
     /// Logs.
     pub log: LogConfig,
 }
@@ -92,7 +93,18 @@ pub struct Config {
 impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::from_source(&Source::read(path)?, path)
+        Self::load_with_text(path).map(|(config, _)| config)
+    }
+
+    /// Reads a file, and returns what is written in it too.
+    pub fn load_with_text(path: &Path) -> Result<(Self, String), ConfigError> {
+        let source = Source::read(path)?;
+        Ok((Self::from_source(&source, path)?, source.text().to_owned()))
+    }
+
+    /// Reads what a file at `path` would say.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::from_source(&Source::from_text(path, text), path)
     }
 
     fn from_source(source: &Source, path: &Path) -> Result<Self, ConfigError> {
@@ -102,9 +114,20 @@ impl Config {
         }
         let offer = Offer {
             services: raw.services.clone(),
-            subnets: Vec::new(),
+            subnets: raw.advertise.clone(),
         };
-        check_offer(&offer).map_err(|error| source.invalid("service", error.to_string()))?;
+        check_offer(&offer).map_err(|error| {
+            let key = match error {
+                OfferError::Subnets(_) => "advertise",
+                _ => "service",
+            };
+            source.invalid(key, error.to_string())
+        })?;
+        for (i, subnet) in raw.advertise.iter().enumerate() {
+            if raw.advertise[..i].contains(subnet) {
+                return Err(source.invalid("advertise", format!("{subnet} is there twice")));
+            }
+        }
         let mut names = HashSet::new();
         for (i, service) in raw.services.iter().enumerate() {
             if !names.insert(&service.name) {
@@ -112,9 +135,7 @@ impl Config {
                 return Err(source.invalid(&key, format!("there is a service {} already", service.name)));
             }
         }
-        if let Some(address) = raw.listen.metrics {
-            require_local(address).map_err(|refused| source.invalid("listen.metrics", refused))?;
-        }
+        let (metrics, listeners) = raw.listen.check(source)?;
         let beside = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             state: beside.join(&raw.state),
@@ -125,8 +146,10 @@ impl Config {
                 raw.services
             },
             allow: raw.allow,
+            advertise: raw.advertise,
             local_port: raw.link.local_port,
-            metrics: raw.listen.metrics,
+            metrics,
+            listeners,
             log: raw.log,
         })
     }
@@ -136,6 +159,7 @@ impl Config {
         RawConfig {
             state: self.state.clone(),
             allow: self.allow.clone(),
+            advertise: self.advertise.clone(),
             gateway: GatewayConfig {
                 addresses: self.gateways.clone(),
             },
@@ -143,7 +167,7 @@ impl Config {
             link: LinkConfig {
                 local_port: self.local_port,
             },
-            listen: ListenConfig { metrics: self.metrics },
+            listen: RawListens::new(self.metrics, &self.listeners),
             log: self.log.clone(),
         }
     }
@@ -239,11 +263,32 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\n{BASE}[link]\nlocal_port = 4000\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
         assert_eq!(parse(&shown).unwrap(), config);
+    }
+
+    #[test]
+    fn one_table_listens_for_metrics_and_a_list_for_services_too() {
+        let service = "[[listen]]\nlisten = \"127.0.0.1:5000\"\nservice = \"registry\"\n";
+        let web = "[[listen]]\nlisten = \"10.0.0.1:80\"\nservice = \"web.edge2\"\n";
+        let config = parse(&format!(
+            "{BASE}[[listen]]\nmetrics = \"127.0.0.1:9100\"\n{service}{web}"
+        ))
+        .unwrap();
+        assert!(config.metrics.is_some());
+        let listeners: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|l| format!("{} {}", l.listen, l.service))
+            .collect();
+        assert_eq!(listeners, ["127.0.0.1:5000 registry.cloud", "10.0.0.1:80 web.edge2"]);
+        let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+        assert_eq!(parse(&shown).unwrap(), config, "{shown}");
+        let one = parse(&format!("{BASE}{service}")).unwrap();
+        assert_eq!(parse(&toml::to_string_pretty(&one.to_raw()).unwrap()).unwrap(), one);
     }
 
     #[test]
@@ -264,8 +309,28 @@ mod tests {
             ),
             (format!("{BASE}{twice}{twice}"), "service[1].name", 8),
             (
+                format!("advertise = [\"10.42.3.0/24\", \"10.42.3.9/24\"]\n{BASE}"),
+                "advertise",
+                1,
+            ),
+            (
                 format!("{BASE}[listen]\nmetrics = \"0.0.0.0:9100\"\n"),
                 "listen.metrics",
+                5,
+            ),
+            (
+                format!("{BASE}[[listen]]\nlisten = \"127.0.0.1:1\"\n"),
+                "listen[0].listen",
+                5,
+            ),
+            (
+                format!("{BASE}[[listen]]\nlisten = \"127.0.0.1:1\"\nservice = \"10.0.0.1:80\"\n"),
+                "listen[0].service",
+                6,
+            ),
+            (
+                format!("{BASE}[listen]\nservice = \"web.edge2\"\n"),
+                "listen.service",
                 5,
             ),
         ] {

@@ -1,7 +1,8 @@
 //! The agent of an edge machine: dials out to the gateway and serves what its configuration names.
 //!
 //! [`config`] reads `edge.toml`, [`identity`] the keys that [`join`] got, [`agent`] is the running agent, and [`targets`]
-//! judges and dials what the gateway asks for. [`cli`] is the program around them. Nothing here is global: several
+//! judges and dials what the gateway asks for; [`outbound`] lets local clients out to services beyond the gateway.
+//! [`reload`] changes the configuration of one that runs. [`cli`] is the program around them. Nothing here is global: several
 //! [`agent::Agent`]s run in one process.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,6 +16,8 @@ mod fault;
 pub mod identity;
 pub mod join;
 pub mod metrics;
+pub mod outbound;
+pub mod reload;
 mod stages;
 pub mod targets;
 

@@ -24,6 +24,7 @@ pub struct EdgeMetrics {
     open_streams: Gauge,
     refused_streams: Family<ByReason, Counter>,
     stream_bytes: Family<ByDirection, Counter>,
+    went_out: Family<ByReason, Counter>,
     renewals: Family<ByReason, Counter>,
 }
 
@@ -61,6 +62,11 @@ impl EdgeMetrics {
                 "Bytes of streams that have ended, out of this machine and in",
                 Family::default(),
             ),
+            went_out: metrics.register(
+                "outbound_streams",
+                "Connections of local clients to services beyond the gateway, by reason: ok or why they were reset",
+                Family::default(),
+            ),
             renewals: metrics.register("renewals", "Certificate renewals, by outcome", Family::default()),
         }
     }
@@ -90,6 +96,11 @@ impl EdgeMetrics {
         OpenStream(self.open_streams.clone())
     }
 
+    /// A local client asked for a service beyond the gateway.
+    pub(crate) fn went_out(&self, outcome: Result<(), Reason>) {
+        self.went_out.get_or_create_owned(&outcome_of(outcome)).inc();
+    }
+
     pub(crate) fn relayed(&self, relayed: &Relayed) {
         for (direction, bytes) in [("out", relayed.sent), ("in", relayed.received)] {
             self.stream_bytes
@@ -99,8 +110,7 @@ impl EdgeMetrics {
     }
 
     pub(crate) fn renewed(&self, outcome: Result<(), Reason>) {
-        let label = outcome.map_or_else(by, |()| ByReason { reason: "ok" });
-        self.renewals.get_or_create_owned(&label).inc();
+        self.renewals.get_or_create_owned(&outcome_of(outcome)).inc();
     }
 }
 
@@ -112,6 +122,10 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn outcome_of(outcome: Result<(), Reason>) -> ByReason {
+    outcome.map_or_else(by, |()| ByReason { reason: "ok" })
 }
 
 fn by(reason: Reason) -> ByReason {

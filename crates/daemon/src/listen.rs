@@ -1,8 +1,43 @@
-//! Where a listener that asks for no credential may listen: on this machine only.
+//! Listeners of TCP: where one that asks for no credential may listen, and one whose connections never end by accident.
 
+use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::error::{CliError, Exit};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Listens for connections that are reset when they are dropped, unless [`end_on_close`] was called: a program that was
+/// killed must not make half an answer look whole. They inherit what is set here, so that it costs each of them nothing
+/// (tcp(7), socket(7)); it must stand before the first can come.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
+    socket.set_zero_linger()?;
+    // Finds peers that vanished, and with them the streams that nobody reads any more.
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Has the connection end like any other when it is dropped: its peer gets all that was written.
+pub fn end_on_close(connection: &TcpStream) {
+    // One that is broken already cannot be ended.
+    let _ = SockRef::from(connection).set_linger(None);
+}
 
 /// A listener without credentials was given an address that other machines reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -32,7 +32,7 @@ const DETAIL: usize = 4 * 1024;
 const QUESTIONS: [&str; 3] = ["explain", "ping", "test"];
 
 /// The members of requests that are recorded. What is not here may be a secret.
-const SAID: [&str; 16] = [
+const SAID: [&str; 17] = [
     "destination",
     "groups",
     "id",
@@ -41,6 +41,7 @@ const SAID: [&str; 16] = [
     "name",
     "node",
     "path",
+    "principal",
     "protocol",
     "reason",
     "remove",
@@ -50,6 +51,9 @@ const SAID: [&str; 16] = [
     "ttl_seconds",
     "uses",
 ];
+
+/// The members of answers that are recorded.
+const ANSWERED: [&str; 3] = ["applied", "needs_restart", "streams"];
 
 /// Records a request that changes something, before its answer leaves.
 pub(super) async fn record(
@@ -112,12 +116,19 @@ impl Pending {
         } else {
             answer["error"]["code"].as_str().unwrap_or("internal").to_owned()
         };
+        for key in ANSWERED {
+            if let Some(value) = answer.get(key) {
+                act.detail.insert(key.to_owned(), value.clone());
+            }
+        }
         // What was made got its id only now; what was asked for by name has one in the request.
-        let named = |key| act.detail.get(key).or_else(|| answer.get(key)).and_then(Value::as_str);
-        act.object = act
-            .object
-            .take()
-            .or_else(|| ["id", "name", "node"].into_iter().find_map(named).map(str::to_owned));
+        let named = |key| match act.detail.get(key).or_else(|| answer.get(key))? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let object = ["id", "name", "node", "principal"].into_iter().find_map(named);
+        act.object = act.object.take().or(object);
         self.audit.note_durably(Event::Admin(act)).await;
     }
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tunnel_daemon::error::CliError;
 use tunnel_model::{NodeId, NodeName, Refusal, TokenId};
 
 use super::chain::RecordHash;
-use crate::ingress::DialRequest;
+use crate::{ingress::DialRequest, reload::Reloaded};
 
 /// Something that is recorded. The variant's name stands in the member `event`.
 #[derive(Debug, Clone, Serialize)]
@@ -251,6 +252,25 @@ pub struct Act {
     /// What else was said that is no secret.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub detail: Map<String, Value>,
+}
+
+impl Act {
+    /// The configuration was read again because of a signal, which does not say who sent it.
+    pub fn reload_by_signal(done: &Result<Reloaded, CliError>) -> Self {
+        let mut detail = Map::from_iter([("signal".to_owned(), "SIGHUP".into())]);
+        if let Ok(Reloaded { applied, needs_restart }) = done {
+            detail.insert("applied".to_owned(), applied.clone().into());
+            detail.insert("needs_restart".to_owned(), needs_restart.clone().into());
+        }
+        Self {
+            act: "reload".to_owned(),
+            object: None,
+            uid: None,
+            pid: None,
+            result: done.as_ref().map_or_else(CliError::code, |_| "ok").to_owned(),
+            detail,
+        }
+    }
 }
 
 /// Refusals that were counted instead of recorded.

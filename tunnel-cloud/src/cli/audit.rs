@@ -31,12 +31,14 @@ pub(super) fn run(command: AuditCommand, config: &Config, format: OutputFormat) 
 fn show(dir: &Path, number: usize, follow: bool, format: OutputFormat) -> Result<(), CliError> {
     let (mut tail, lines) = Tail::open(dir, number).map_err(|error| unreadable(dir, &error))?;
     let mut is_headed = print(&lines, format, true)?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         thread::sleep(LOOK);
         let lines = tail.more().map_err(|error| unreadable(dir, &error))?;
         is_headed |= print(&lines, format, !is_headed)?;
     }
-    Ok(())
 }
 
 /// Prints records as they stand in the file, or a row for each; false if there are none.

@@ -1,5 +1,7 @@
 //! `serve`: the gateway itself.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tunnel_daemon::{
     error::{CliError, Exit},
@@ -7,7 +9,11 @@ use tunnel_daemon::{
     shutdown::{self, Deadlines, Signals, Tasks},
 };
 
-use crate::{audit::record::Event, config::Config, gateway};
+use crate::{
+    audit::record::{Act, Event},
+    config::Config,
+    gateway,
+};
 
 /// Runs the gateway until it is told to stop.
 pub async fn serve(config: Config) -> Result<(), CliError> {
@@ -26,11 +32,11 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
         "gateway up"
     );
     tasks.spawn_aside(sdnotify::watchdog(|| true));
-    let reloader = running.reloader;
+    let (reloader, audit) = (running.reloader, Arc::clone(&running.state.audit));
     tasks.spawn_aside(async move {
         while hangups.recv().await.is_some() {
-            // Whether it went well or not, the log says so.
-            let _ = reloader.reload().await;
+            let done = reloader.reload().await;
+            audit.note_durably(Event::Admin(Act::reload_by_signal(&done))).await;
         }
     });
     tasks.spawn_aside(async move {

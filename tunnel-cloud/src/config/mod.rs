@@ -25,7 +25,7 @@ use crate::{
 
 pub use addresses::Addresses;
 pub use forward::{Forward, RawForward, parse_target};
-pub use raw::{RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
+pub use raw::{CloudService, RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
 
 /// What a gateway runs with. Nothing is optional; paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,6 +55,9 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What it allows itself and others.
     pub limits: RawLimits,
+    /// Services of the cloud side.
+    #[serde(rename = "service")]
+    pub services: Vec<CloudService>,
     /// Who may reach what.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -103,6 +106,12 @@ impl Config {
             let hint = "use a loopback address such as 127.0.0.1:7090".to_owned();
             return Err(source.invalid("listen.metrics", error).with_hint(Some(hint)));
         }
+        for (i, service) in raw.services.iter().enumerate() {
+            if raw.services.iter().take(i).any(|other| other.name == service.name) {
+                let reason = format!("there is a service {} already", service.name);
+                return Err(source.invalid(&format!("service[{i}].name"), reason));
+            }
+        }
         let forward = forwards(raw.forward, source)?;
         if !raw.audit.outputs.contains(&AuditOutput::File) {
             let hint = "syslog and journald are copies; the log itself is in its files".to_owned();
@@ -135,6 +144,7 @@ impl Config {
             oidc: oidc::config::issuers(raw.oidc, source, base)?,
             log: raw.log,
             limits: raw.limits,
+            services: raw.services,
             rules: raw.rules,
         })
     }
@@ -166,6 +176,7 @@ mod tests {
         state = "/etc/tunnel/state"
         zone = "tunnel"
         admin = "/etc/tunnel/state/admin.sock"
+        service = []
         rule = []
 
         [listen]
@@ -282,6 +293,11 @@ mod tests {
         insta::assert_snapshot!(
             refused("state = \"s\"\ngateway.advertise = [\"a:1\"]\nlimits.nodes = 0\n"),
             @r#"cloud.toml:3:16: key "limits.nodes": expected a nonzero u32, found integer `0`"#
+        );
+        let twice = "[[service]]\nname = \"web\"\ntarget = \"h:1\"\n".repeat(2);
+        insta::assert_snapshot!(
+            refused(&format!("state = \"s\"\ngateway.advertise = [\"a:1\"]\n{twice}")),
+            @r#"cloud.toml:7:8: key "service[1].name": there is a service web already"#
         );
         let rule = |text: &str| {
             refused(&format!(

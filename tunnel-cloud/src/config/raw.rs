@@ -9,7 +9,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
-use tunnel_model::{GatewayAddr, Rule, Zone};
+use tunnel_model::{GatewayAddr, HostPort, Rule, ServiceName, Zone};
 
 use super::{addresses::Addresses, forward::RawForward};
 use crate::audit::AuditOutput;
@@ -48,9 +48,22 @@ pub struct RawConfig {
     /// What the gateway allows itself and others
     #[serde(default)]
     pub limits: RawLimits,
+    /// Services of the cloud side, which the gateway dials for those whom a rule with nodes = "cloud" lets
+    #[serde(default, rename = "service")]
+    pub services: Vec<CloudService>,
     /// Who may reach what; nobody reaches anything without a rule
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,
+}
+
+/// An entry of the list `service`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloudService {
+    /// Its name: edges reach it as NAME.cloud
+    pub name: ServiceName,
+    /// Where the gateway dials it, HOST:PORT, by TCP
+    pub target: HostPort,
 }
 
 /// The table `listen`.

@@ -107,3 +107,6 @@ pub(super) fn refuse(audit: &Audit, request: &DialRequest, refusal: &Refusal) {
         audit.refusal(Refused::Dial, &event);
     }
 }
+
+#[cfg(test)]
+mod tests;

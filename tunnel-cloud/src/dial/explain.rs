@@ -6,7 +6,7 @@ use tunnel_model::{
     Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict,
 };
 
-use super::{Gateway, Lease};
+use super::{Gateway, Lease, far::Place};
 use crate::ingress::{DialRequest, Dialled, Way};
 
 /// The hops of a dial, in their order.
@@ -101,26 +101,27 @@ impl Gateway {
             (Verdict::Allowed { .. }, None) => {}
         }
         let node = &request.destination.node;
-        let (tunnel, lease) = self
-            .admit(&request, || self.session(node))
+        let (place, lease) = self
+            .admit(&request, || self.find(&request.destination))
             .map_err(stop(HopName::Session))?;
-        passed.push((
-            HopName::Session,
-            format!("{node} has {} streams open", tunnel.open_streams()),
-        ));
-        self.knock(&request, &tunnel, lease, passed).await
+        let found = match &place {
+            Place::Node(tunnel) => format!("{node} has {} streams open", tunnel.open_streams()),
+            Place::Cloud(target) => format!("the gateway itself dials {target}"),
+        };
+        passed.push((HopName::Session, found));
+        self.knock(&request, &place, lease, passed).await
     }
 
     async fn knock(
         &self,
         request: &DialRequest,
-        tunnel: &tunnel_carrier::Tunnel,
+        place: &Place,
         lease: Lease,
         passed: &mut Vec<(HopName, String)>,
     ) -> Result<(), No> {
         let target = &request.destination.target;
         let lets = format!("lets anybody reach {target} whom the gateway lets");
-        let answered = match self.open(request, tunnel, lease).await {
+        let answered = match self.open(request, place, lease).await {
             Ok(mut stream) => stream.established().await,
             Err(refusal) => Err(refusal),
         };

@@ -118,19 +118,20 @@ impl Limiter {
             (
                 &of_principal,
                 &self.limits.principal_opens,
-                principal.to_string(),
+                format!("{principal} may open"),
                 "principal_opens_per_second",
             ),
             (
                 &of_node,
                 &self.limits.node_opens,
-                format!("{principal} and others"),
+                format!("all together may open to {node}"),
                 "node_opens_per_second",
             ),
         ] {
             let Some(rate) = rate(limit) else { continue };
             if account.opens.take(1, rate, now).is_err() {
-                let message = format!("{who} opened {rate} streams within a second, as many as may be (limits.{key})");
+                let message =
+                    format!("{who} {rate} streams a second, and more were tried; try again later (limits.{key})");
                 return Err(Refusal::new(Reason::RateLimited, message));
             }
         }
@@ -289,7 +290,7 @@ mod tests {
         let refusal = limiter.admit(&user("alice"), &node("edge2")).unwrap_err();
         assert_eq!(
             refusal.to_string(),
-            "user:alice opened 2 streams within a second, as many as may be (limits.principal_opens_per_second) [rate-limited]"
+            "user:alice may open 2 streams a second, and more were tried; try again later (limits.principal_opens_per_second) [rate-limited]"
         );
         assert!(limiter.admit(&user("bob"), &node("edge1")).is_ok());
         tokio::time::advance(Duration::from_millis(500)).await;

@@ -8,12 +8,15 @@
 //! | [`grants`] | the table of open streams: counted, listed, cut |
 //! | `audited` | what the audit log hears of a stream |
 //! | `stream` | an open stream, which keeps to all of this |
-//! | `route` | which node an address leads to |
+//! | `far` | what a stream leads to: a node, or the cloud side |
+//! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
 mod bucket;
+mod cloud;
 pub mod explain;
+mod far;
 pub mod grants;
 mod limits;
 mod metrics;
@@ -39,7 +42,7 @@ use tunnel_model::{
 };
 use tunnel_proto::Open;
 
-use self::{audited::Audited, limits::Limiter, rights::Rights};
+use self::{audited::Audited, cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
 use crate::{
     audit::{
         Audit, Refused,
@@ -54,6 +57,7 @@ use crate::{
 };
 
 pub use self::{
+    far::Far,
     grants::{Grant, Grants, Lease},
     metrics::DialMetrics,
     stream::{Carried, Granted},
@@ -78,6 +82,7 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// What is open.
     pub grants: Arc<Grants>,
+    cloud: CloudServices,
     rights: Rights,
     limiter: Limiter,
     /// How many streams may be open to one node.
@@ -107,6 +112,7 @@ impl Gateway {
             directory: Arc::clone(&state.directory),
             registry,
             grants: Arc::new(Grants::new(metrics.clone())),
+            cloud: CloudServices::new(config.services.clone()),
             rights: Rights::new(Policy::default()),
             limiter: Limiter::new(&config.limits),
             streams_per_node: AtomicUsize::new(0),
@@ -246,6 +252,15 @@ impl Gateway {
         self.limiter.admit(&request.principal, &request.destination.node)
     }
 
+    /// Where a destination is, if it takes one more stream.
+    fn find(&self, destination: &Destination) -> Result<Place, Refusal> {
+        if destination.node.is_reserved() {
+            self.cloud.find(&destination.target).map(Place::Cloud)
+        } else {
+            self.session(&destination.node).map(Place::Node)
+        }
+    }
+
     /// The session of a node, if it takes one more stream.
     pub fn session(&self, name: &NodeName) -> Result<Tunnel, Refusal> {
         let node = self.directory.reach(name)?;
@@ -261,12 +276,7 @@ impl Gateway {
         Ok(tunnel)
     }
 
-    async fn open(
-        &self,
-        request: &DialRequest,
-        tunnel: &Tunnel,
-        lease: Lease,
-    ) -> Result<Granted<tunnel_carrier::Stream>, Refusal> {
+    async fn open(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<Granted<Far>, Refusal> {
         let open = Open {
             target: request.destination.target.clone(),
             protocol: Protocol::Tcp,
@@ -275,8 +285,14 @@ impl Gateway {
             principal: request.principal.to_string(),
             node: None,
         };
+        let opening = async {
+            match place {
+                Place::Node(tunnel) => tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node),
+                Place::Cloud(target) => self.cloud.connect(target).await.map(Far::Cloud),
+            }
+        };
         tokio::select! {
-            opened = tunnel.open(&open, DIAL_DEADLINE) => match opened {
+            opened = opening => match opened {
                 Ok(stream) => Ok(Granted::new(stream, lease)),
                 Err(refusal) => {
                     lease.audited.refused(refusal.reason);
@@ -289,7 +305,7 @@ impl Gateway {
 }
 
 impl Dial for Gateway {
-    type Stream = Granted<tunnel_carrier::Stream>;
+    type Stream = Granted<Far>;
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
@@ -331,8 +347,8 @@ impl Dial for Gateway {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
-        let dialled = match self.admit(&request, || self.session(&request.destination.node)) {
-            Ok((tunnel, lease)) => self.open(&request, &tunnel, lease).await,
+        let dialled = match self.admit(&request, || self.find(&request.destination)) {
+            Ok((place, lease)) => self.open(&request, &place, lease).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &dialled {

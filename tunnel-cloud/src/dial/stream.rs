@@ -23,18 +23,6 @@ pub trait Carried: Dialled {
     fn reset(self, why: &Refusal);
 }
 
-impl Dialled for tunnel_carrier::Stream {
-    async fn established(&mut self) -> Result<(), Refusal> {
-        Self::established(self).await
-    }
-}
-
-impl Carried for tunnel_carrier::Stream {
-    fn reset(self, why: &Refusal) {
-        Self::reset(self, why);
-    }
-}
-
 /// A stream and its place in the table of grants. Each byte costs what the stream itself does, and each call an atomic
 /// addition more.
 #[derive(Debug)]
@@ -185,10 +173,11 @@ impl<S: Carried> Dialled for Granted<S> {
         let cut = self.lease.wait_cut();
         let refusal = match &mut self.stream {
             Some(stream) => tokio::select! {
+                biased;
+                why = cut => why,
                 established = stream.established() => {
                     return established.inspect_err(|refusal| self.lease.audited.refused(refusal.reason));
                 }
-                why = cut => why,
             },
             None => self.why(),
         };

@@ -103,31 +103,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
-    let context = Context {
-        directory: Arc::clone(&state.directory),
-        store: Arc::clone(&state.store),
-        registry: Arc::clone(&registry),
-        authority: Arc::clone(&state.authority),
-        run: SessionId::random(&mut rand::rng()),
-        limits: config.limits.clone(),
-        memory: memory.clone(),
-        audit: Arc::clone(&state.audit),
-    };
-    tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
-    if config.rules.is_empty() {
-        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
-    }
-    if let Some(user) = state
-        .users
-        .list()
-        .iter()
-        .find(|user| Oidc::claims_name(&config.oidc, &user.name))
-    {
-        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
-        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
-            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
-    }
-    let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
+    let oidc = issuers(&config, &state, &metrics)?;
     oidc.start(&readiness, tasks);
     let gateway = Arc::new(Gateway::new(
         &config,
@@ -135,9 +111,25 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         Authenticator::new(Arc::clone(&state.users), oidc),
         Arc::new(proxy_tls),
         Arc::clone(&registry),
-        memory,
+        memory.clone(),
         DialMetrics::new(&metrics),
     ));
+    let context = Context {
+        directory: Arc::clone(&state.directory),
+        store: Arc::clone(&state.store),
+        registry: Arc::clone(&registry),
+        authority: Arc::clone(&state.authority),
+        run: SessionId::random(&mut rand::rng()),
+        limits: config.limits.clone(),
+        memory,
+        audit: Arc::clone(&state.audit),
+        gateway: Arc::clone(&gateway),
+        tasks: tasks.clone(),
+    };
+    tasks.spawn_critical("edge listener", tunnel::serve(edges, Arc::new(context), tasks.clone()));
+    if config.rules.is_empty() {
+        warn!("the configuration has no rule, so nobody reaches anything; write one (key \"rule\")");
+    }
     let connections = usize::try_from(config.limits.proxy_connections.get()).unwrap_or(usize::MAX);
     let ways = Ways {
         gateway: Arc::downgrade(&gateway),
@@ -198,6 +190,17 @@ fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> C
         _ => "is the address one of this machine?",
     };
     CliError::new(Exit::Failure, "listen", message).with_hint(hint)
+}
+
+/// The issuers of tokens, none of whose users would pass for one of the gateway's own.
+fn issuers(config: &Config, state: &State, metrics: &Metrics) -> Result<Arc<Oidc>, CliError> {
+    let users = state.users.list();
+    if let Some(user) = users.iter().find(|user| Oidc::claims_name(&config.oidc, &user.name)) {
+        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
+    }
+    Oidc::new(&config.oidc, metrics).map(Arc::new)
 }
 
 fn unusable(error: rustls::Error) -> CliError {

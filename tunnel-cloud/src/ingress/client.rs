@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,11 +9,11 @@ use std::{
 };
 
 use bytes::BytesMut;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
 };
+use tunnel_daemon::listen::end_on_close;
 use tunnel_identity::UserIdentity;
 
 use super::{
@@ -34,9 +33,6 @@ const PARTING: Duration = Duration::from_secs(2);
 /// How much it may still send meanwhile, in bytes.
 const PARTING_BYTES: u64 = 1024 * 1024;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
-
 /// A connection from a caller, in the clear or within TLS. Dropping it resets it; only [`Client::finish`] ends it.
 pub(crate) struct Client {
     io: Io,
@@ -45,26 +41,6 @@ pub(crate) struct Client {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsSocket>),
-}
-
-/// Listens for callers. Their connections inherit what is set here, so that it costs each of them nothing (tcp(7),
-/// socket(7)); it must stand before the first can come.
-pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match addr {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    socket.set_reuseaddr(true)?;
-    socket.set_nodelay(true)?;
-    socket.set_zero_linger()?;
-    // Finds callers that vanished, and with them the streams that nobody reads any more.
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 impl Client {
@@ -124,10 +100,10 @@ impl Client {
         };
         // However it went, the caller had its time.
         let _ = tokio::time::timeout(PARTING, parting).await;
-        let _ = match &self.io {
-            Io::Plain(io) => SockRef::from(io).set_linger(None),
-            Io::Tls(io) => SockRef::from(&*io.get_ref().0.tcp()).set_linger(None),
-        };
+        match &self.io {
+            Io::Plain(io) => end_on_close(io),
+            Io::Tls(io) => end_on_close(&io.get_ref().0.tcp()),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Way {
     Sni,
     /// A port that always leads to the same target.
     Forward,
+    /// A stream that an edge opened.
+    Edge,
     /// An administrator's `explain`.
     Explain,
 }
@@ -39,6 +41,7 @@ impl Way {
             Self::Host => "host",
             Self::Sni => "sni",
             Self::Forward => "forward",
+            Self::Edge => "edge",
             Self::Explain => "explain",
         }
     }

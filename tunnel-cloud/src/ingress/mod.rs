@@ -42,12 +42,12 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tunnel_model::{Class, Destination, NodeName, Principal, Protocol, Refusal, TraceId, UserName, Zone};
 
-pub use client::listen;
 pub use credential::{Credential, Secret};
 pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
 pub use tls::Tls;
+pub use tunnel_daemon::listen::listen;
 
 /// What lies behind the ways in: who may come, and how to get there.
 pub trait Dial: Send + Sync + 'static {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, time::timeout};
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::{
+    accept::AcceptMetrics,
     error::{CliError, Exit},
     metrics::Metrics,
     readiness::Readiness,
@@ -175,9 +176,11 @@ impl Edge {
         if let Some(sshd) = sshd {
             config.services.push(service("ssh", sshd.address())?);
         }
+        let metrics = Metrics::new("tunnel_edge");
         let home = Home {
             tasks: tasks.clone(),
-            metrics: EdgeMetrics::new(&Metrics::new("tunnel_edge")),
+            metrics: EdgeMetrics::new(&metrics),
+            accepts: AcceptMetrics::new(&metrics),
             check: Readiness::new().check("tunnel"),
         };
         let agent = Agent::start_in(&config, home).map_err(|e| broken("no agent", e))?;

@@ -16,6 +16,12 @@ pub struct TunnelMetrics {
     refused: Family<ReasonLabel, Counter>,
     issued: Counter,
     not_issued: Family<ReasonLabel, Counter>,
+    edge_streams: Family<OutcomeLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,7 +46,17 @@ impl TunnelMetrics {
                 "Enrolments and renewals refused, by reason",
                 Family::default(),
             ),
+            edge_streams: metrics.register(
+                "edge_streams",
+                "Streams that edges opened, by outcome: ok or why they were refused",
+                Family::default(),
+            ),
         }
+    }
+
+    pub(super) fn edge_stream(&self, result: Result<(), Reason>) {
+        let outcome = result.err().map_or("ok", Reason::as_str);
+        self.edge_streams.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(super) fn session_ended(&self, reason: Reason) {

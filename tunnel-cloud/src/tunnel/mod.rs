@@ -5,17 +5,19 @@
 //! | `listener` | accepts connections and sends each where its purpose says |
 //! | `enrol` | join tokens and old certificates become new certificates |
 //! | `session` | the life of one node's session, from its certificate to its end |
+//! | `outbound` | streams that edges open |
 //! | [`registry`] | who is connected: one session for each node, the newest |
 
 mod enrol;
 mod listener;
 mod metrics;
+mod outbound;
 pub mod registry;
 mod session;
 
 use std::{sync::Arc, time::SystemTime};
 
-use tunnel_daemon::memory::MemoryGuard;
+use tunnel_daemon::{memory::MemoryGuard, shutdown::Tasks};
 use tunnel_identity::{Authority, ClusterRoot, UnixTime};
 use tunnel_model::SessionId;
 
@@ -24,7 +26,7 @@ pub use metrics::TunnelMetrics;
 pub use registry::Registry;
 pub(crate) use session::revoked;
 
-use crate::{audit::Audit, config::RawLimits, directory::LiveDirectory, store::Store};
+use crate::{audit::Audit, config::RawLimits, dial::Gateway, directory::LiveDirectory, store::Store};
 
 /// What the edges' side of a gateway works with.
 pub struct Context {
@@ -44,6 +46,10 @@ pub struct Context {
     pub memory: MemoryGuard,
     /// What is written down of them.
     pub audit: Arc<Audit>,
+    /// The way of every dial, for streams that edges open.
+    pub gateway: Arc<Gateway>,
+    /// Where those streams run.
+    pub tasks: Tasks,
 }
 
 impl Context {

@@ -13,7 +13,10 @@ use tunnel_identity::{Expiry, IdentityError, NodeIdentity};
 use tunnel_model::{NodeRecord, Reason, Refusal};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
-use super::{Context, now};
+use super::{
+    Context, now,
+    outbound::{self, Opener},
+};
 use crate::{
     audit::{
         Refused,
@@ -69,7 +72,12 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
     };
     info!(node = %record.name, %from, agent, "node online");
 
-    let watching = watch(&context, &record, &stay, established.notices, established.incoming);
+    let opener = Opener {
+        id: record.id,
+        name: record.name.clone(),
+        from,
+    };
+    let watching = watch(&context, &opener, &stay, established.notices, established.incoming);
     let end = tokio::select! {
         end = driver.run() => end,
         never = watching => match never {},
@@ -124,8 +132,8 @@ pub(crate) fn revoked() -> Refusal {
 
 /// Takes what the node says and asks while its session runs.
 async fn watch(
-    context: &Context,
-    record: &NodeRecord,
+    context: &Arc<Context>,
+    opener: &Opener,
     stay: &Stay,
     mut notices: mpsc::Receiver<Notice>,
     mut incoming: mpsc::Receiver<Incoming>,
@@ -135,13 +143,11 @@ async fn watch(
             Some(notice) = notices.recv() => match notice {
                 Notice::Offer(offer) => context.directory.declare(stay, offer),
                 Notice::GoAway { refusal, .. } => {
-                    info!(node = %record.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
+                    info!(node = %opener.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }
             },
             Some(wanted) = incoming.recv() => {
-                let (open, answer) = wanted.into_parts();
-                let message = format!("this gateway offers edges nothing named {}", open.target);
-                answer.refuse(&Refusal::new(Reason::UnknownService, message)).await;
+                context.tasks.spawn(outbound::serve(Arc::clone(context), opener.clone(), wanted));
             },
             else => std::future::pending().await,
         }

@@ -16,7 +16,13 @@ mod config;
 /// `serve`, and commands beside it.
 mod serve;
 
+/// Rules, who they let through, and how they are changed.
+mod rights;
+
 /// `lab`: the whole path in one process.
 mod lab;
+
+/// An edge that asks for what is not its own.
+mod hostile;
 
 mod operator;

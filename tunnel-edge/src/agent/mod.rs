@@ -8,6 +8,7 @@ mod network;
 mod renewal;
 mod retry;
 mod session;
+mod settings;
 mod state;
 mod status;
 mod streams;
@@ -24,30 +25,37 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tunnel_carrier::quic::{Dialer, Limits};
+use tunnel_carrier::{
+    Tunnel,
+    quic::{self, Dialer, Limits},
+};
 use tunnel_daemon::{
+    accept::AcceptMetrics,
     metrics::Metrics,
     readiness::{Check, Readiness},
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
 use tunnel_identity::Validity;
-use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
+use tunnel_model::{Reason, Refusal, SessionId};
 
 pub(crate) use self::session::{hello, session_config};
 use self::{network::Network, retry::Retry, session::Over};
 pub use self::{
+    settings::Settings,
     state::{Phase, State},
     status::Status,
 };
 use crate::{
-    config::Config,
+    config::{Config, Listener},
     identity::{Identity, LoadError},
     metrics::EdgeMetrics,
-    targets::Targets,
+    outbound::{self, RemoteService},
 };
 
 /// How long a ping that somebody asked for may take.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long to wait after a ping that failed.
+const PING_AGAIN: Duration = Duration::from_secs(1);
 /// How long the last packets may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -65,6 +73,16 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A listener cannot have its address.
+    #[error("cannot listen on {address} for {service}: {source}")]
+    Listen {
+        /// The address that was configured.
+        address: SocketAddr,
+        /// What it would have led to.
+        service: RemoteService,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// What of a process an agent uses.
@@ -74,6 +92,8 @@ pub struct Home {
     pub tasks: Tasks,
     /// What it counts.
     pub metrics: EdgeMetrics,
+    /// What its listeners count.
+    pub accepts: AcceptMetrics,
     /// Told about each round trip through the tunnel.
     pub check: Check,
 }
@@ -81,9 +101,11 @@ pub struct Home {
 impl Home {
     /// A home for an agent that shares its process with others: of its own in everything.
     pub fn alone() -> Self {
+        let metrics = Metrics::new("tunnel_edge");
         Self {
             tasks: Tasks::new(),
-            metrics: EdgeMetrics::new(&Metrics::new("tunnel_edge")),
+            metrics: EdgeMetrics::new(&metrics),
+            accepts: AcceptMetrics::new(&metrics),
             check: Readiness::new().unlogged_check("tunnel"),
         }
     }
@@ -97,17 +119,18 @@ pub struct Agent {
 
 /// What the agent's tasks share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     identity: Identity,
-    gateways: Vec<GatewayAddr>,
-    targets: Targets,
+    settings: watch::Sender<Arc<Settings>>,
     dialer: Dialer,
     session: SessionId,
     state: watch::Sender<State>,
     /// The last certificate that the gateway did not accept, by its validity.
     rejected: watch::Sender<Option<Validity>>,
-    tasks: Tasks,
-    metrics: EdgeMetrics,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: EdgeMetrics,
+    /// Where it listens for local clients, in the configuration's order.
+    listening: Vec<SocketAddr>,
     check: Check,
 }
 
@@ -125,20 +148,31 @@ impl Agent {
     pub(crate) fn start_with(config: &Config, identity: Identity, home: Home) -> Result<Self, StartError> {
         let port = config.local_port;
         let dialer = Dialer::bind(port, Limits::edge()).map_err(|source| StartError::Bind { port, source })?;
+        let bind = |listener: &Listener| {
+            outbound::bind(listener, &home.accepts).map_err(|source| StartError::Listen {
+                address: listener.listen,
+                service: listener.service.clone(),
+                source,
+            })
+        };
+        let listeners = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::new(identity.now())),
             identity,
-            gateways: config.gateways.clone(),
-            targets: Targets::new(config.services.clone(), config.allow.clone()),
+            settings: watch::Sender::new(Arc::new(Settings::new(config))),
             dialer,
             session: SessionId::random(&mut rand::rng()),
             rejected: watch::Sender::new(None),
             tasks: home.tasks,
             metrics: home.metrics,
+            listening: listeners.iter().map(|bound| bound.address).collect(),
             check: home.check,
         });
         let tasks = &shared.tasks;
         tasks.spawn_critical("agent", live(Arc::clone(&shared)));
+        for bound in listeners {
+            tasks.spawn_critical("listener", outbound::run(Arc::clone(&shared), bound));
+        }
         tasks.spawn_aside(renewal::keep_renewed(Arc::clone(&shared)));
         Ok(Self { shared })
     }
@@ -148,9 +182,54 @@ impl Agent {
         self.shared.state.subscribe()
     }
 
+    /// Where it listens for local clients, in the configuration's order.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.shared.listening
+    }
+
     /// Figures of the moment.
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
+    }
+
+    /// Puts another configuration in force, as far as a running agent can, and returns the generation of its settings.
+    /// Streams that run go on. Where none of its gateways is the one that is connected to, the agent lets the session end
+    /// with its streams and connects anew.
+    pub async fn apply(&self, config: &Config) -> u64 {
+        let before = Arc::clone(&self.shared.settings.borrow());
+        let reconnect = before.gateways != config.gateways && !self.is_connected_to(config).await;
+        let mut generation = 0;
+        self.shared.settings.send_modify(|settings| {
+            *settings = Arc::new(settings.follow(config, reconnect));
+            generation = settings.generation;
+        });
+        generation
+    }
+
+    async fn is_connected_to(&self, config: &Config) -> bool {
+        let tunnel = self.shared.state.borrow().tunnel.clone();
+        let Some(tunnel) = tunnel else { return false };
+        let remote = tunnel.status().remote;
+        let same = |found: &SocketAddr| {
+            (found.ip().to_canonical(), found.port()) == (remote.ip().to_canonical(), remote.port())
+        };
+        // What cannot be resolved is not what is connected to.
+        let found = quic::resolve(&config.gateways).await.unwrap_or_default();
+        found.iter().any(same)
+    }
+
+    /// Returns once the gateway has answered through a session with the settings of this generation or a later one.
+    pub async fn answered(&self, generation: u64) {
+        let mut state = self.state();
+        loop {
+            let settled = |state: &State| state.phase == Phase::Connected && state.generation >= generation;
+            // The sender lives in self: waiting cannot fail.
+            let _ = state.wait_for(settled).await;
+            if self.ping().await.is_ok() {
+                return;
+            }
+            sleep(PING_AGAIN).await;
+        }
     }
 
     /// Returns once the gateway has answered through the tunnel; never if the agent stops before.
@@ -162,14 +241,7 @@ impl Agent {
 
     /// A round trip to the gateway through the tunnel.
     pub async fn ping(&self) -> Result<Duration, Refusal> {
-        let (tunnel, why) = {
-            let state = self.shared.state.borrow();
-            (state.tunnel.clone(), state.why.clone())
-        };
-        let Some(tunnel) = tunnel else {
-            let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
-            return Err(why.unwrap_or_else(not_yet));
-        };
+        let tunnel = self.shared.tunnel()?;
         let late = || Refusal::new(Reason::IdleTimeout, "the gateway did not answer in time");
         timeout(PING_DEADLINE, tunnel.ping())
             .await
@@ -184,19 +256,34 @@ impl Agent {
     }
 }
 
+impl Shared {
+    /// The session, or why there is none.
+    pub(crate) fn tunnel(&self) -> Result<Tunnel, Refusal> {
+        let state = self.state.borrow();
+        state.tunnel.clone().ok_or_else(|| {
+            let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
+            state.why.clone().unwrap_or_else(not_yet)
+        })
+    }
+}
+
 /// Connects, serves, waits, again and again, until the home stops.
 async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
     let stopping = shared.tasks.stopping();
     let mut network = Network::watch();
     let mut retry = Retry::new();
     let mut validity = shared.identity.validity();
+    let mut settings = shared.settings.subscribe();
     loop {
+        settings.mark_unchanged();
         let shown = *validity.borrow_and_update();
         shared
             .state
             .send_modify(|state| state.connecting(shared.identity.now()));
         let connected = tokio::select! {
             connected = session::connect(&shared) => connected,
+            // The gateway that is being dialled may not be the right one any more.
+            _ = settings.changed() => continue,
             () = stopping.cancelled() => break,
         };
         let over = match connected {
@@ -226,6 +313,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             // What could not be reached may be reachable from here; what was refused may be let in with this.
             () = network.moved(gateway), if !lasting => {}
             _ = validity.changed() => {}
+            _ = settings.changed() => retry.reset(),
             () = stopping.cancelled() => break,
         }
     }

@@ -35,7 +35,8 @@ pub(super) async fn keep_renewed(shared: Arc<Shared>) {
 }
 
 async fn renew(shared: &Shared, renewal: &mut Renewal) {
-    match shared.identity.renew(&shared.dialer, &shared.gateways).await {
+    let settings = Arc::clone(&shared.settings.borrow());
+    match shared.identity.renew(&shared.dialer, &settings.gateways).await {
         Ok(validity) => {
             shared.metrics.renewed(Ok(()));
             info!(expires = %validity.not_after, "certificate renewed");

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -12,13 +15,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use tunnel_carrier::{Driver, Incoming, Notice, Rejected, Tunnel};
 use tunnel_identity::{UnixTime, tls::Alpn};
-use tunnel_model::{Offer, Reason, Refusal, SessionId};
+use tunnel_model::{Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
-use super::{Shared, network::Network, streams};
+use super::{Settings, Shared, network::Network, streams};
 use crate::{SOFTWARE, host_name};
 
 /// The longest silence on the link: below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3
@@ -77,6 +80,8 @@ pub(crate) fn session_config() -> Config {
 
 /// A session that was greeted and has not been used.
 pub(super) struct Session {
+    /// What it was opened with.
+    settings: Arc<Settings>,
     tunnel: Tunnel,
     driver: Driver,
     incoming: mpsc::Receiver<Incoming>,
@@ -86,7 +91,8 @@ pub(super) struct Session {
 /// Dials the gateway and greets it.
 pub(super) async fn connect(shared: &Shared) -> Result<Session, Rejected> {
     let tls = shared.identity.tls(Alpn::Tunnel)?;
-    let dialled = shared.dialer.dial(&shared.gateways, tls).await;
+    let settings = Arc::clone(&shared.settings.borrow());
+    let dialled = shared.dialer.dial(&settings.gateways, tls).await;
     let connection = dialled.map_err(|error| error.to_refusal())?;
     let established =
         Tunnel::establish(connection.clone(), Side::Edge, session_config(), hello(shared.session)).await?;
@@ -96,13 +102,10 @@ pub(super) async fn connect(shared: &Shared) -> Result<Session, Rejected> {
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
     shared.state.send_modify(|state| state.name = Some(gateway.name));
-    let offer = Offer {
-        services: shared.targets.services().to_vec(),
-        subnets: Vec::new(),
-    };
-    let offered = established.tunnel.offer(&offer);
+    let offered = established.tunnel.offer(&settings.offer());
     offered.map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     Ok(Session {
+        settings,
         tunnel: established.tunnel,
         driver: established.driver,
         incoming: established.incoming,
@@ -116,9 +119,14 @@ impl Session {
     pub(super) async fn serve(mut self, shared: &Arc<Shared>, network: &mut Network) -> Over {
         let (stopping, cutting) = (shared.tasks.stopping(), shared.tasks.cutting());
         let alive = OnceLock::new();
+        let mut changes = shared.settings.subscribe();
+        // Settings that changed while the session was opened are news to it.
+        changes.mark_changed();
+        let generation = AtomicU64::new(self.settings.generation);
+        let mut current = Arc::clone(&self.settings);
         let mut served = false;
         let mut driver = shared.tasks.spawn(self.driver.run());
-        let mut health = std::pin::pin!(keep_healthy(shared, &self.tunnel, network, &alive));
+        let mut health = std::pin::pin!(keep_healthy(shared, &self.tunnel, network, &alive, &generation));
         let (mut leaving, mut given_up) = (false, false);
         let (why, retry_after) = loop {
             tokio::select! {
@@ -136,6 +144,18 @@ impl Session {
                     }
                     Notice::Offer(_) => {}
                 },
+                _ = changes.changed() => {
+                    let settings = Arc::clone(&changes.borrow_and_update());
+                    if settings.epoch != current.epoch && !leaving {
+                        move_away(&self.tunnel);
+                        shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
+                        break (moving(), None);
+                    }
+                    offer_anew(&self.tunnel, &current, &settings);
+                    generation.store(settings.generation, Ordering::Relaxed);
+                    shared.state.send_modify(|state| state.generation = settings.generation);
+                    current = settings;
+                }
                 dead = &mut health, if !given_up => {
                     given_up = true;
                     self.tunnel.close(&dead);
@@ -161,9 +181,34 @@ impl Session {
     }
 }
 
+/// Lets the session end with its streams.
+fn move_away(tunnel: &Tunnel) {
+    let streams = tunnel.status().streams;
+    info!(streams, "the configuration names other gateways");
+    tunnel.drain(moving(), None);
+}
+
+/// Tells the gateway what is offered now, if that is something else.
+fn offer_anew(tunnel: &Tunnel, before: &Settings, now: &Settings) {
+    let offer = now.offer();
+    if offer == before.offer() {
+        return;
+    }
+    // A configuration that was read has been found to offer no more than it may.
+    if let Err(error) = tunnel.offer(&offer) {
+        warn!(%error, "the gateway is not told what is offered now");
+    }
+}
+
 /// Pings so often that no NAT forgets the flow, and at once when the network changed. Returns only if the session is to
 /// be given up.
-async fn keep_healthy(shared: &Shared, tunnel: &Tunnel, network: &mut Network, alive: &OnceLock<Instant>) -> Refusal {
+async fn keep_healthy(
+    shared: &Shared,
+    tunnel: &Tunnel,
+    network: &mut Network,
+    alive: &OnceLock<Instant>,
+    generation: &AtomicU64,
+) -> Refusal {
     let gateway = tunnel.status().remote;
     network.settle_on(gateway);
     loop {
@@ -173,9 +218,9 @@ async fn keep_healthy(shared: &Shared, tunnel: &Tunnel, network: &mut Network, a
                 shared.check.ready();
                 if alive.set(Instant::now()).is_ok() {
                     let now = shared.identity.now();
-                    shared
-                        .state
-                        .send_modify(|state| state.connected(tunnel.clone(), rtt, now));
+                    shared.state.send_modify(|state| {
+                        state.connected(tunnel.clone(), generation.load(Ordering::Relaxed), rtt, now)
+                    });
                 }
             }
             // The session's own keepalive decides whether the peer is gone.
@@ -221,6 +266,10 @@ async fn linger(tunnel: Tunnel, driver: JoinHandle<Refusal>, cutting: Cancellati
 
 fn stopped() -> Refusal {
     Refusal::new(Reason::Draining, "the edge is stopping")
+}
+
+fn moving() -> Refusal {
+    Refusal::new(Reason::Draining, "the edge goes to another gateway")
 }
 
 fn panicked() -> Refusal {

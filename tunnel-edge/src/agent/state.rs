@@ -36,6 +36,8 @@ pub struct State {
     pub why: Option<Refusal>,
     /// While waiting: for how long from [`Self::since`] on.
     pub retry_in: Option<Duration>,
+    /// While connected: the settings that the session goes by.
+    pub generation: u64,
     /// While connected: the session.
     pub(crate) tunnel: Option<Tunnel>,
 }
@@ -49,6 +51,7 @@ impl State {
             gateway: None,
             why: None,
             retry_in: None,
+            generation: 0,
             tunnel: None,
         }
     }
@@ -63,8 +66,9 @@ impl State {
         self.enter(Phase::Connecting, now);
     }
 
-    pub(super) fn connected(&mut self, tunnel: Tunnel, rtt: Duration, now: UnixTime) {
+    pub(super) fn connected(&mut self, tunnel: Tunnel, generation: u64, rtt: Duration, now: UnixTime) {
         self.enter(Phase::Connected, now);
+        self.generation = generation;
         self.why = None;
         let gateway = tunnel.status().remote;
         info!(%gateway, name = self.node_name(), rtt_ms = rtt.as_millis(), "connected");

@@ -1,9 +1,12 @@
 //! Figures of an agent, for its operator.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use tunnel_model::{NodeId, Service};
+use tunnel_model::{NodeId, Service, Subnet};
 
 use super::{Phase, Shared};
+use crate::reload::Configuration;
 
 /// What `tunnel-edge status` shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +31,12 @@ pub struct Status {
     pub certificate_expires: String,
     /// What the edge offers.
     pub services: Vec<Service>,
+    /// The subnets that it advertises.
+    #[serde(default)]
+    pub subnets: Vec<Subnet>,
+    /// Whether the configuration that is in force is there to stay; nothing where nobody can change it.
+    #[serde(default)]
+    pub configuration: Option<Configuration>,
     /// The agent's version.
     pub version: String,
 }
@@ -52,6 +61,7 @@ pub struct Link {
 impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
         let state = shared.state.borrow().clone();
+        let settings = Arc::clone(&shared.settings.borrow());
         let link = state.tunnel.as_ref().map(|tunnel| {
             let status = tunnel.status();
             Link {
@@ -73,7 +83,9 @@ impl Status {
             message: state.why.map(|why| why.message),
             link,
             certificate_expires: shared.identity.validity().borrow().not_after.to_string(),
-            services: shared.targets.services().to_vec(),
+            services: settings.targets.services().to_vec(),
+            subnets: settings.targets.subnets().to_vec(),
+            configuration: None,
             version: crate::VERSION.to_owned(),
         }
     }

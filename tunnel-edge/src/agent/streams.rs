@@ -15,8 +15,9 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let node = shared.state.borrow().node_name().to_owned();
     let (open, mut answer) = incoming.into_parts();
     let (target, principal, trace) = (open.target, open.principal, open.trace);
+    let settings = Arc::clone(&shared.settings.borrow());
     let dialled = tokio::select! {
-        dialled = dial(&shared.targets, &target, &node) => dialled,
+        dialled = dial(&settings.targets, &target, &node) => dialled,
         () = answer.abandoned() => {
             debug!(%target, %principal, %trace, "the caller went away before the target answered");
             return shared.metrics.refused(Reason::Cancelled);

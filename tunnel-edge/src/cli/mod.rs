@@ -18,6 +18,7 @@ use tunnel_model::NodeName;
 use crate::{
     config::{Config, DEFAULT_PATH, RawConfig},
     join::{Plan, Stage, join},
+    reload::LONGEST_TRIAL,
 };
 
 /// Makes this machine reachable through its gateway
@@ -61,6 +62,14 @@ pub enum Command {
         #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
         timeout: Duration,
     },
+    /// Make the running agent take the configuration file again; what may cut this machine off is on trial
+    Reload {
+        /// Go back to the configuration before unless `tunnel-edge confirm` is run within this time, such as 120s
+        #[arg(long, value_parser = trial, value_name = "TIME")]
+        confirm_within: Option<Duration>,
+    },
+    /// Keep the configuration that is on trial
+    Confirm,
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -86,10 +95,12 @@ impl Cli {
                 })
                 .await
             }
-            Command::Run => run::run(&load()?).await,
+            Command::Run => run::run(&self.config).await,
             Command::Status => operate::status(&load()?, format).await,
             Command::Check => operate::check(&load()?, format).await,
             Command::Wait { timeout } => operate::wait(&load()?, timeout, format).await,
+            Command::Reload { confirm_within } => operate::reload(&load()?, confirm_within, format).await,
+            Command::Confirm => operate::confirm(&load()?, format).await,
             Command::Config(ConfigCommand::Check) => {
                 load()?;
                 output::message(&format!("{} is good", self.config.display()));
@@ -166,6 +177,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(count) * unit))
 }
 
+fn trial(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        within if within.is_zero() || within > LONGEST_TRIAL => Err("a trial takes from 1s to 24h".to_owned()),
+        within => Ok(within),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,5 +200,6 @@ mod tests {
         for bad in ["", "m", "5d", "-1s", "1.5h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert!(trial("24h").is_ok() && trial("0s").is_err() && trial("25h").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tunnel_daemon::{
@@ -10,7 +11,13 @@ use tunnel_daemon::{
     output::{OutputFormat, Table},
 };
 
-use crate::{agent::Status, check, config::Config, stages::Stage};
+use crate::{
+    agent::Status,
+    check,
+    config::Config,
+    reload::{Configuration, Reloaded, Trust},
+    stages::Stage,
+};
 
 /// How often a socket is looked for that is not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -22,6 +29,45 @@ fn client(config: &Config) -> UnixClient {
 pub(super) async fn status(config: &Config, format: OutputFormat) -> Result<(), CliError> {
     let status: Status = client(config).get("/v1/status").await?;
     format.emit(&status, status_table)
+}
+
+pub(super) async fn reload(config: &Config, within: Option<Duration>, format: OutputFormat) -> Result<(), CliError> {
+    let path = match within {
+        Some(within) => format!("/v1/reload/{}", within.as_secs()),
+        None => "/v1/reload".to_owned(),
+    };
+    let done: Reloaded = client(config).request(Method::POST, &path, None::<&()>).await?;
+    format.emit(&done, |done| {
+        let mut table = Table::new(["what", "value"]);
+        table
+            .row(["applied", &done.applied.join(", ")])
+            .row(["needs a restart", &done.restart.join(", ")])
+            .row(["configuration", &trust(&done.configuration)]);
+        table
+    })
+}
+
+pub(super) async fn confirm(config: &Config, format: OutputFormat) -> Result<(), CliError> {
+    let found: Configuration = client(config).request(Method::POST, "/v1/confirm", None::<&()>).await?;
+    format.emit(&found, |found| {
+        let mut table = Table::new(["what", "value"]);
+        table.row(["configuration", &trust(found)]);
+        table
+    })
+}
+
+fn trust(configuration: &Configuration) -> String {
+    match (configuration.state, configuration.seconds_left) {
+        (Trust::Pending, left) => {
+            let who = configuration.confirmed_by.as_deref().unwrap_or_default();
+            format!(
+                "pending, rolled back in {} s unless confirmed by {who}",
+                left.unwrap_or_default()
+            )
+        }
+        (Trust::Confirmed, _) => "confirmed".to_owned(),
+        (Trust::RolledBack, _) => "rolled back, the file is not in force".to_owned(),
+    }
 }
 
 /// Waits for the agent to start, and for it to be connected.
@@ -96,9 +142,15 @@ fn status_table(status: &Status) -> Table {
         row("received", &format!("{} bytes", link.received_bytes));
         row("lost", &format!("{} packets", link.lost_packets));
     }
+    if let Some(configuration) = &status.configuration {
+        row("configuration", &trust(configuration));
+    }
     row("certificate", &format!("expires {}", status.certificate_expires));
     for service in &status.services {
         row("service", &format!("{} at {}", service.name, service.target));
+    }
+    for subnet in &status.subnets {
+        row("advertises", &subnet.to_string());
     }
     row("version", &status.version);
     table

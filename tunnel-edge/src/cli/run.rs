@@ -1,8 +1,11 @@
 //! `tunnel-edge run`: the agent as a process.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, path::Path, sync::Arc};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     admin::AdminListener,
@@ -18,9 +21,9 @@ use tunnel_daemon::{
 use crate::{
     VERSION, admin,
     agent::{Agent, Home, Phase},
-    config::Config,
     fault::{load_error, start_error},
     metrics::EdgeMetrics,
+    reload::{Reloader, Start},
 };
 
 /// An operator's commands are few and short.
@@ -28,9 +31,13 @@ const ADMIN_CONNECTIONS: usize = 16;
 /// Those who scrape and probe.
 const PROBE_CONNECTIONS: usize = 16;
 
-pub(super) async fn run(config: &Config) -> Result<(), CliError> {
+pub(super) async fn run(path: &Path) -> Result<(), CliError> {
+    let start = Start::read(path)?;
+    let config = &start.loaded.config.clone();
     logs::init(&config.log)?;
     let signals = Signals::install()
+        .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot handle signals: {error}")))?;
+    let hangup = signal(SignalKind::hangup())
         .map_err(|error| CliError::new(Exit::Failure, "signals", format!("cannot handle signals: {error}")))?;
     let tasks = Tasks::new();
     let metrics = Metrics::new("tunnel_edge");
@@ -40,6 +47,7 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let home = Home {
         tasks: tasks.clone(),
         metrics: EdgeMetrics::new(&metrics),
+        accepts: accepts.clone(),
         check: readiness.unlogged_check("tunnel"),
     };
 
@@ -64,7 +72,11 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let agent = Agent::start_with(config, identity, home).map_err(start_error)?;
 
     let acceptor = Acceptor::new(admin, ADMIN_CONNECTIONS, &accepts, "admin");
-    tasks.spawn_critical("admin", admin::run(agent.clone(), acceptor, tasks.stopping()));
+    let reloader = Reloader::new(agent.clone(), path, start);
+    let admin = admin::run(agent.clone(), reloader.clone(), acceptor, tasks.stopping());
+    tasks.spawn_critical("admin", admin);
+    tasks.spawn_aside(reloader.clone().watch());
+    tasks.spawn_aside(reload_on_hangup(reloader, hangup));
     if let Some(acceptor) = probes {
         let probes = Probes {
             metrics,
@@ -78,6 +90,15 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     // Ready to serve is not ready to be reached: a machine without a network must still come up.
     sdnotify::ready("connecting");
     shutdown::run(&tasks, signals, Deadlines::default()).await?;
+    Ok(())
+}
+
+/// Takes the configuration file again with each SIGHUP.
+async fn reload_on_hangup(reloader: Reloader, mut hangup: Signal) -> Result<(), Infallible> {
+    while hangup.recv().await.is_some() {
+        // How it went is in the log.
+        let _ = reloader.reload(None).await;
+    }
     Ok(())
 }
 

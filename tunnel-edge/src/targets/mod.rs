@@ -1,21 +1,25 @@
 //! What streams may reach from here, and how it is reached.
 //!
-//! The edge has the last word: whatever the gateway asks for, only declared services and the allow list are dialled. A
-//! name is resolved once, judged, and exactly the address that was judged is dialled.
+//! The edge has the last word: whatever the gateway asks for, only declared services, the allow list and advertised
+//! subnets are dialled. A name is resolved once, judged, and exactly the address that was judged is dialled.
+//!
+//! A subnet that the edge advertises needs no entry in the allow list: naming it is the operator's word. It does not
+//! mean addresses of machines and links ([`is_local`]) that happen to be in it; these need a rule of their own.
 
 mod dial;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Target};
+use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Subnet, Target, is_local};
 
 pub use dial::{DIAL_DEADLINE, dial};
 
-/// The services and the allow list.
-#[derive(Debug, Clone)]
+/// The services, the allow list and the subnets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
     services: Vec<Service>,
     allow: AllowList,
+    subnets: Vec<Subnet>,
 }
 
 /// What may be dialled for a target, and by which protocol.
@@ -34,14 +38,33 @@ pub enum Goal {
     Declared(HostPort),
     /// This very address.
     Address(SocketAddr),
-    /// Those addresses of this name that the allow list names.
+    /// Those addresses of this name that the allow list or a subnet names.
     IfAllowed(HostPort),
 }
 
 impl Targets {
     /// These services, and beside them what the list allows.
     pub fn new(services: Vec<Service>, allow: AllowList) -> Self {
-        Self { services, allow }
+        Self {
+            services,
+            allow,
+            subnets: Vec::new(),
+        }
+    }
+
+    /// And every port in these subnets.
+    pub fn advertise(mut self, subnets: Vec<Subnet>) -> Self {
+        self.subnets = subnets;
+        self
+    }
+
+    /// The subnets, as they are advertised to the gateway.
+    pub fn subnets(&self) -> &[Subnet] {
+        &self.subnets
+    }
+
+    fn allows(&self, protocol: Protocol, ip: IpAddr, port: u16) -> bool {
+        self.allow.allows(protocol, ip, port) || !is_local(ip) && self.subnets.iter().any(|net| net.contains(ip))
     }
 
     /// The services, as they are declared to the gateway.
@@ -95,12 +118,14 @@ impl Targets {
             return Ok(permit(protocol, Goal::Declared(address.clone())));
         }
         match address.ip() {
-            Some(ip) if self.allow.allows(protocol, ip, address.port()) => Ok(permit(
+            Some(ip) if self.allows(protocol, ip, address.port()) => Ok(permit(
                 protocol,
                 Goal::Address((ip.to_canonical(), address.port()).into()),
             )),
             // Nothing can come of resolving a name that no rule could let through.
-            None if !self.allow.rules().is_empty() => Ok(permit(protocol, Goal::IfAllowed(address.clone()))),
+            None if !(self.allow.rules().is_empty() && self.subnets.is_empty()) => {
+                Ok(permit(protocol, Goal::IfAllowed(address.clone())))
+            }
             _ => Err(not_allowed(node, protocol, &address.to_string())),
         }
     }
@@ -109,7 +134,7 @@ impl Targets {
     fn allowed(&self, protocol: Protocol, found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         found
             .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
-            .filter(|address| self.allow.allows(protocol, address.ip(), address.port()))
+            .filter(|address| self.allows(protocol, address.ip(), address.port()))
             .collect()
     }
 }
@@ -198,6 +223,49 @@ mod tests {
         let resolved = ["169.254.169.254:80", "10.0.0.9:80", "[::ffff:10.0.0.8]:80"].map(|a| a.parse().unwrap());
         let allowed: Vec<SocketAddr> = ["10.0.0.9:80", "10.0.0.8:80"].map(|a| a.parse().unwrap()).into();
         assert_eq!(targets.allowed(Protocol::Tcp, resolved.into_iter()), allowed);
+    }
+
+    #[test]
+    fn an_advertised_subnet_is_reached_on_every_port_by_both_protocols() {
+        let targets = Targets::default().advertise(vec!["10.42.3.0/24".parse().unwrap()]);
+        assert_eq!(judge(&targets, "tcp:10.42.3.7:1"), Ok(address("10.42.3.7:1")));
+        assert_eq!(
+            judge(&targets, "udp:[::ffff:10.42.3.7]:53"),
+            Ok(permit(Protocol::Udp, Goal::Address("10.42.3.7:53".parse().unwrap())))
+        );
+        for refused in ["tcp:10.42.4.7:1", "port:22", "tcp:127.0.0.1:22"] {
+            let refusal = judge(&targets, refused).unwrap_err();
+            assert_eq!(refusal.reason, Reason::NotAllowed, "{refused}");
+        }
+    }
+
+    /// T4, B14: a default route does not mean the secrets of the machine that it is advertised by.
+    #[test]
+    fn an_advertised_subnet_does_not_mean_addresses_of_machines_and_links() {
+        let nets = ["0.0.0.0/0", "::/0", "169.254.0.0/16", "127.0.0.0/8"].map(|net| net.parse().unwrap());
+        let targets = |allow: &[&str]| {
+            let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
+            Targets::new(Vec::new(), allow).advertise(nets.to_vec())
+        };
+        assert!(judge(&targets(&[]), "tcp:8.8.8.8:53").is_ok());
+        for local in [
+            "tcp:169.254.169.254:80",
+            "tcp:[::ffff:a9fe:a9fe]:80",
+            "tcp:127.0.0.1:22",
+            "tcp:0.0.0.0:22",
+            "tcp:0.1.2.3:22",
+            "tcp:[::1]:22",
+            "tcp:[fe80::1]:22",
+            "tcp:[fd00:ec2::254]:80",
+            "udp:224.0.0.251:5353",
+            "udp:[ff02::fb]:5353",
+            "port:22",
+        ] {
+            let refusal = judge(&targets(&[]), local).unwrap_err();
+            assert_eq!(refusal.reason, Reason::NotAllowed, "{local}");
+        }
+        let explicit = targets(&["169.254.169.254:80"]);
+        assert!(judge(&explicit, "tcp:169.254.169.254:80").is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tunnel_identity::{
     Request, TokenGrant, UnixTime, tls, verify_enrol,
 };
 use tunnel_model::{
-    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Target, TraceId,
+    AllowList, ClusterId, GatewayAddr, HostPort, NodeId, NodeName, Reason, Refusal, Service, Subnet, Target, TraceId,
 };
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -48,9 +48,11 @@ struct State {
 pub(crate) struct Session {
     pub(crate) tunnel: Tunnel,
     pub(crate) services: Vec<Service>,
+    pub(crate) subnets: Vec<Subnet>,
     pub(crate) hello: Hello,
     pub(crate) notices: mpsc::Receiver<Notice>,
-    _incoming: mpsc::Receiver<Incoming>,
+    /// Streams that the edge opens.
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
 }
 
 impl Session {
@@ -163,8 +165,10 @@ impl Gateway {
             gateways: vec![self.address.clone()],
             services: services.iter().map(service).collect(),
             allow: AllowList::default(),
+            advertise: Vec::new(),
             local_port: 0,
             metrics: None,
+            listeners: Vec::new(),
             log: tunnel_daemon::logs::LogConfig::default(),
         }
     }
@@ -274,9 +278,10 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         let session = Session {
             tunnel: established.tunnel,
             services: offer.services,
+            subnets: offer.subnets,
             hello: established.negotiated.peer,
             notices: established.notices,
-            _incoming: established.incoming,
+            incoming: established.incoming,
         };
         // A test that looks at no more sessions has ended.
         let _ = sessions.send(session).await;

@@ -246,7 +246,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -267,7 +267,7 @@ pub(crate) async fn run_with_input(config: &Path, arguments: &[&str], input: &st
     }
 }
 
-fn start(config: &Path, arguments: &[&str]) -> Child {
+pub(crate) fn start(config: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tunnel-edge"))
         .args(arguments)
         .args(if arguments.is_empty() { None } else { Some("--config") })

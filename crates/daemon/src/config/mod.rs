@@ -63,6 +63,11 @@ impl Source {
         &self.path
     }
 
+    /// The text itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Deserialises the text.
     pub fn parse<Raw: DeserializeOwned>(&self) -> Result<Raw, ConfigError> {
         let root = self.table()?;

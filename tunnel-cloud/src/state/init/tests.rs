@@ -16,6 +16,7 @@ async fn what_init_made_opens_and_knows_its_admin() {
     let config = Config::load(&new.config).unwrap();
     assert_eq!(config.state, made.state.path());
     assert_eq!(config.gateway.advertise, [new.public]);
+    assert_eq!(config.rules, [tunnel_model::Rule::for_admins()]);
     assert_eq!(config.listen.public, "0.0.0.0:7000".parse().unwrap());
     let state = State::open(&config).await.unwrap();
     assert_eq!(state.authority.root().cluster(), made.cluster);

@@ -6,6 +6,8 @@ mod kubectl;
 mod refusals;
 /// OpenSSH.
 mod ssh;
+/// Machines behind an edge, by address.
+mod subnets;
 /// Client certificates and tokens of identity providers.
 mod users;
 /// Ports whose host or target decides, and clients that show no credential.

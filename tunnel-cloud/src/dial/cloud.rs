@@ -1,0 +1,292 @@
+//! Services of the cloud side: declared in the gateway's configuration, dialled by the gateway itself.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+    sync::Semaphore,
+    time::timeout,
+};
+use tunnel_daemon::listen::end_on_close;
+use tunnel_model::{HostPort, Reason, Refusal, Target};
+
+use crate::config::CloudService;
+
+/// How long a service may take to be resolved and to answer.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections being made at once: each holds a descriptor that others need too.
+const MAX_CONNECTING: usize = 256;
+
+/// The services of the cloud side.
+#[derive(Debug)]
+pub(super) struct CloudServices {
+    services: Vec<CloudService>,
+    connecting: Semaphore,
+}
+
+impl CloudServices {
+    pub(super) fn new(services: Vec<CloudService>) -> Self {
+        Self {
+            services,
+            connecting: Semaphore::new(MAX_CONNECTING),
+        }
+    }
+
+    /// Where a target is. Only services have a place on the cloud side.
+    pub(super) fn find(&self, target: &Target) -> Result<HostPort, Refusal> {
+        let found = match target {
+            Target::Service(name) => self.services.iter().find(|service| service.name == *name),
+            _ => None,
+        };
+        found.map(|service| service.target.clone()).ok_or_else(|| {
+            let message = format!("the cloud side has no {target}; add a [[service]] to the gateway's cloud.toml");
+            Refusal::new(Reason::UnknownService, message)
+        })
+    }
+
+    /// Connects to a service. Its name is resolved once, and exactly an address that was judged is dialled.
+    pub(super) async fn connect(&self, target: &HostPort) -> Result<CloudStream, Refusal> {
+        let Ok(_place) = self.connecting.try_acquire() else {
+            let message =
+                format!("{MAX_CONNECTING} connections to services of the cloud side are being made; try again");
+            return Err(Refusal::new(Reason::Overloaded, message));
+        };
+        let connected = timeout(CONNECT_DEADLINE, async {
+            match target.ip() {
+                Some(ip) => first_of(&[(ip.to_canonical(), target.port()).into()], target).await,
+                None => first_of(&resolve(target).await?, target).await,
+            }
+        });
+        let io = connected.await.unwrap_or_else(|_| {
+            let message = format!(
+                "{target} did not answer the gateway within {} s",
+                CONNECT_DEADLINE.as_secs()
+            );
+            Err(Refusal::new(Reason::TargetTimeout, message))
+        })?;
+        CloudStream::new(io).map_err(|error| unreachable(target, &error))
+    }
+}
+
+async fn resolve(target: &HostPort) -> Result<Vec<SocketAddr>, Refusal> {
+    let found = lookup_host((target.host(), target.port())).await;
+    let found = found.map_err(|error| unreachable(target, &error))?;
+    let (fit, unfit): (Vec<_>, Vec<_>) = found
+        .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+        .partition(|address| may_be_named(address.ip()));
+    match (fit.is_empty(), unfit.first()) {
+        (true, Some(address)) => {
+            let message = format!(
+                "{target} resolves to {}, which serves this machine alone; write the address itself if it is meant",
+                address.ip()
+            );
+            Err(Refusal::new(Reason::Denied, message))
+        }
+        _ => Ok(fit),
+    }
+}
+
+/// Whether a name may lead there. Whoever answers for a name could otherwise choose the metadata service of the machine
+/// (link-local, and the addresses beyond it that large clouds use), or something that is no host at all.
+fn may_be_named(ip: IpAddr) -> bool {
+    const ALIBABA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    const AWS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0 || ip == ALIBABA)
+        }
+        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified() || ip == AWS),
+    }
+}
+
+/// Tries the addresses in turn; the refusal is the last one's.
+async fn first_of(addresses: &[SocketAddr], target: &HostPort) -> Result<TcpStream, Refusal> {
+    let mut refusal = Refusal::new(
+        Reason::TargetUnreachable,
+        format!("the gateway finds no address of {target}"),
+    );
+    for &address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let message = format!("nothing listens at {address}, where the gateway looks for {target}");
+                refusal = Refusal::new(Reason::TargetRefused, message);
+            }
+            Err(error) => refusal = unreachable(target, &error),
+        }
+    }
+    Err(refusal)
+}
+
+fn unreachable(target: &HostPort, error: &io::Error) -> Refusal {
+    Refusal::new(
+        Reason::TargetUnreachable,
+        format!("the gateway cannot reach {target}: {error}"),
+    )
+}
+
+/// A connection to a service of the cloud side. Dropping it before both directions have ended resets it.
+#[derive(Debug)]
+pub struct CloudStream {
+    io: TcpStream,
+    read_to_end: bool,
+    written_to_end: bool,
+}
+
+impl CloudStream {
+    fn new(io: TcpStream) -> io::Result<Self> {
+        io.set_nodelay(true)?;
+        io.set_zero_linger()?;
+        Ok(Self {
+            io,
+            read_to_end: false,
+            written_to_end: false,
+        })
+    }
+
+    fn direction_ended(&self) {
+        if self.read_to_end && self.written_to_end {
+            end_on_close(&self.io);
+        }
+    }
+}
+
+impl AsyncRead for CloudStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut stream.io).poll_read(cx, buf))?;
+        if buf.filled().len() == before && buf.remaining() > 0 {
+            stream.read_to_end = true;
+            stream.direction_ended();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for CloudStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        ready!(Pin::new(&mut stream.io).poll_shutdown(cx))?;
+        stream.written_to_end = true;
+        stream.direction_ended();
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// T4
+    #[test]
+    fn t4_a_name_leads_neither_to_metadata_nor_to_what_is_no_host() {
+        for ip in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+        ] {
+            assert!(!may_be_named(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "::1",
+            "fd00::7",
+            "2001:db8::1",
+            "100.100.100.201",
+        ] {
+            assert!(may_be_named(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn the_cloud_side_has_its_services_and_nothing_else() {
+        let services = services("127.0.0.1:5000");
+        let found = services.find(&"service:registry".parse().unwrap()).unwrap();
+        assert_eq!(found.to_string(), "127.0.0.1:5000");
+        for target in ["service:web", "port:5000", "tcp:127.0.0.1:5000", "udp:5000"] {
+            let refusal = services.find(&target.parse().unwrap()).unwrap_err();
+            assert_eq!(refusal.reason, Reason::UnknownService, "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_is_resolved_and_connected_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let services = services("127.0.0.1:1");
+        let target = format!("localhost:{port}").parse().unwrap();
+        let (stream, accepted) = tokio::join!(services.connect(&target), listener.accept());
+        let (mut stream, mut served) = (stream.unwrap(), accepted.unwrap().0);
+        stream.write_all(b"all of it").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        served.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"all of it");
+        drop(served);
+        got.clear();
+        stream.read_to_end(&mut got).await.unwrap();
+    }
+
+    /// N9
+    #[tokio::test]
+    async fn n9_a_connection_that_is_dropped_before_its_end_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let services = services("127.0.0.1:1");
+        let (stream, accepted) = tokio::join!(services.connect(&target), listener.accept());
+        let (mut stream, mut served) = (stream.unwrap(), accepted.unwrap().0);
+        stream.write_all(b"half").await.unwrap();
+        served.read_exact(&mut [0; 4]).await.unwrap();
+        drop(stream);
+        let error = served.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_does_not_run_is_told_as_such() {
+        // Bound and not listening: nobody else gets the port, and nothing answers there.
+        let idle = tokio::net::TcpSocket::new_v4().unwrap();
+        idle.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let target = idle.local_addr().unwrap().to_string().parse().unwrap();
+        let refusal = services("127.0.0.1:1").connect(&target).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::TargetRefused);
+    }
+
+    fn services(target: &str) -> CloudServices {
+        CloudServices::new(vec![CloudService {
+            name: "registry".parse().unwrap(),
+            target: target.parse().unwrap(),
+        }])
+    }
+}

@@ -1,0 +1,83 @@
+//! What a stream leads to: a node, by its session, or a service of the cloud side, by a connection of the gateway's own.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tunnel_carrier::{Stream, Tunnel};
+use tunnel_model::{HostPort, Refusal};
+
+use super::{cloud::CloudStream, stream::Carried};
+use crate::ingress::Dialled;
+
+/// Where a destination is, once it is found.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At the other end of a session.
+    Node(Tunnel),
+    /// At an address that the gateway dials.
+    Cloud(HostPort),
+}
+
+/// A byte stream to a destination.
+#[derive(Debug)]
+pub enum Far {
+    /// To a node.
+    Node(Stream),
+    /// To a service of the cloud side.
+    Cloud(CloudStream),
+}
+
+impl Dialled for Far {
+    async fn established(&mut self) -> Result<(), Refusal> {
+        match self {
+            Self::Node(stream) => stream.established().await,
+            // It was connected before it became a stream.
+            Self::Cloud(_) => Ok(()),
+        }
+    }
+}
+
+impl Carried for Far {
+    fn reset(self, why: &Refusal) {
+        match self {
+            Self::Node(stream) => stream.reset(why),
+            Self::Cloud(stream) => drop(stream),
+        }
+    }
+}
+
+impl AsyncRead for Far {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Node(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Cloud(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Far {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Node(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Cloud(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Node(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Cloud(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Node(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Cloud(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Streams that edges open: to services of the cloud side and of other edges, by the same way as every other dial.
+//!
+//! Who asks is what the certificate says, and the labels are the directory's. The edge chooses a service and whose it is,
+//! never an address; what its header says of a principal is not looked at.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tracing::debug;
+use tunnel_carrier::{Incoming, relay};
+use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
+use tunnel_proto::Open;
+
+use super::{Context, session::revoked};
+use crate::{
+    dial::{Far, Granted},
+    ingress::{Dial, DialRequest, Dialled, Way},
+};
+
+/// An edge that opens streams.
+#[derive(Debug, Clone)]
+pub(super) struct Opener {
+    pub(super) id: NodeId,
+    pub(super) name: NodeName,
+    /// Where its connection comes from.
+    pub(super) from: SocketAddr,
+}
+
+/// Serves a stream to its end. How many an edge may open is the connection's limit, and the principal's.
+pub(super) async fn serve(context: Arc<Context>, opener: Opener, incoming: Incoming) {
+    let (open, mut answer) = incoming.into_parts();
+    let trace = open.trace;
+    let dialled = tokio::select! {
+        dialled = dial(&context, &opener, open) => dialled,
+        () = answer.abandoned() => Err(Refusal::new(Reason::Cancelled, "the edge gave the stream up")),
+    };
+    let metrics = context.registry.metrics();
+    metrics.edge_stream(dialled.as_ref().map(drop).map_err(|refusal| refusal.reason));
+    let mut far = match dialled {
+        Ok(far) => far,
+        Err(refusal) => {
+            debug!(node = %opener.name, %trace, reason = %refusal.reason, error = refusal.message, "an edge was refused");
+            return answer.refuse(&refusal).await;
+        }
+    };
+    // Whatever ends this before both directions have ended resets the far stream, which is dropped then.
+    let Ok(near) = answer.accept().await else {
+        return;
+    };
+    let taken_away = far.cut();
+    let relayed = tokio::select! {
+        relayed = relay(&mut far, near) => relayed,
+        () = taken_away => return,
+    };
+    if let Err(refusal) = relayed.end {
+        debug!(node = %opener.name, %trace, reason = %refusal.reason, error = refusal.message, "an edge's stream broke");
+    }
+}
+
+async fn dial(context: &Context, opener: &Opener, open: Open) -> Result<Granted<Far>, Refusal> {
+    let principal = context.directory.read(|all| {
+        all.get(opener.id)
+            .map(|node| Principal::node(node.name.clone(), node.labels.clone()))
+    });
+    let request = wish(principal.ok_or_else(revoked)?, opener.from, open)?;
+    let mut far = context.gateway.dial(request).await?;
+    far.established().await?;
+    Ok(far)
+}
+
+/// What an edge's header asks for.
+fn wish(principal: Principal, client: SocketAddr, open: Open) -> Result<DialRequest, Refusal> {
+    if !matches!(open.target, Target::Service(_)) {
+        let message = format!(
+            "an edge opens streams to services, and {} is none; name one",
+            open.target
+        );
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
+    if open.protocol != Protocol::Tcp {
+        let message = "an edge opens byte streams only; datagrams are not carried this way";
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
+    Ok(DialRequest {
+        principal,
+        destination: Destination {
+            node: open.node.unwrap_or_else(NodeName::cloud),
+            target: open.target,
+        },
+        // The most urgent class is the session's own.
+        class: open.class.max(Class::Interactive),
+        way: Way::Edge,
+        trace: open.trace,
+        client,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_model::{Labels, TraceId};
+
+    use super::*;
+
+    #[test]
+    fn t2_an_edge_asks_for_services_and_never_for_an_address() {
+        for target in [
+            "port:22",
+            "tcp:127.0.0.1:22",
+            "tcp:metadata:80",
+            "udp:53",
+            "udp:10.0.0.1:53",
+        ] {
+            assert_eq!(
+                asked(target, Some("edge2")).unwrap_err().reason,
+                Reason::BadRequest,
+                "{target}"
+            );
+        }
+        let of_edge = asked("service:web", Some("edge2")).unwrap();
+        assert_eq!(of_edge.destination.to_string(), "edge2:service:web");
+        let of_cloud = asked("service:web", None).unwrap();
+        assert_eq!(of_cloud.destination.to_string(), "cloud:service:web");
+    }
+
+    #[test]
+    fn t2_what_an_edge_says_of_itself_changes_nothing() {
+        let request = asked("service:web", None).unwrap();
+        assert_eq!(request.principal.to_string(), "node:edge1");
+        assert_eq!(request.class, Class::Interactive);
+    }
+
+    fn asked(target: &str, node: Option<&str>) -> Result<DialRequest, Refusal> {
+        let open = Open {
+            target: target.parse().unwrap(),
+            protocol: Protocol::Tcp,
+            class: Class::Control,
+            trace: TraceId::from_bytes([1; 16]),
+            principal: "user:admin".to_owned(),
+            node: node.map(|name| name.parse().unwrap()),
+        };
+        let edge1 = Principal::node("edge1".parse().unwrap(), Labels::default());
+        wish(edge1, "192.0.2.1:4000".parse().unwrap(), open)
+    }
+}
