@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod ingress;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod oidc;
 pub mod reload;
 pub mod state;
 pub mod store;

@@ -7,10 +7,10 @@ use rcgen::{
 };
 use ring::rand::SecureRandom as _;
 use rustls_pki_types::CertificateDer;
-use tunnel_model::{ClusterId, NodeId, NodeName};
+use tunnel_model::{ClusterId, NodeId, NodeName, UserName};
 
 use crate::{
-    ClusterRoot, Credential, IdentityError, KeyError, PrivateKey, PublicKey, RootPin, UnixTime, Validity,
+    ClusterRoot, Credential, IdentityError, KeyError, PrivateKey, PublicKey, RootPin, UnixTime, UserId, Validity,
     chain::{self, Role},
 };
 
@@ -22,6 +22,9 @@ pub const ISSUING_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How long a node's certificate is valid.
 pub const NODE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a user's certificate is valid unless it is to be less or more.
+pub const USER_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Certificates begin this long before they are made, for peers whose clock is a little behind.
 const SKEW: Duration = Duration::from_secs(300);
@@ -108,7 +111,7 @@ impl Root {
     }
 }
 
-/// The issuing authority: signs for nodes and for the gateway, below a root that need not be present.
+/// The issuing authority: signs for nodes, users and the gateway, below a root that need not be present.
 #[derive(Debug)]
 pub struct Authority {
     root: ClusterRoot,
@@ -158,6 +161,23 @@ impl Authority {
         now: UnixTime,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let mut params = self.leaf(name.as_str(), Role::Node(node), now, now.plus(NODE_LIFETIME))?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = self.sign(&params, key)?;
+        Ok(vec![leaf, self.issuing().clone()])
+    }
+
+    /// A user's chain, leaf first, without the root. Valid for `lifetime`, or to the authority's own end.
+    ///
+    /// As with nodes, the name is for people who look, and the id in the URI is what counts.
+    pub fn issue_user(
+        &self,
+        key: &PublicKey,
+        user: UserId,
+        name: &UserName,
+        lifetime: Duration,
+        now: UnixTime,
+    ) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        let mut params = self.leaf(name.as_str(), Role::User(user), now, now.plus(lifetime))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = self.sign(&params, key)?;
         Ok(vec![leaf, self.issuing().clone()])

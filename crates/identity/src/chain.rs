@@ -7,7 +7,7 @@ use tunnel_model::{ClusterId, NodeId};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{ClusterRoot, PublicKey, UnixTime};
+use crate::{ClusterRoot, PublicKey, UnixTime, UserId};
 
 /// Why a peer's certificate was refused; [`Self::code`] is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum IdentityError {
     /// There is more than one URI among the subject alternative names.
     #[error("the certificate has more than one URI name")]
     TwoUris,
-    /// A node's certificate has names beside the URI.
+    /// A node's or user's certificate has names beside the URI.
     #[error("the certificate has names beside its one URI")]
     ExtraName,
     /// A name holds `*`.
@@ -152,6 +152,8 @@ impl Validity {
 pub(crate) enum Role {
     /// `spiffe://<cluster-id>/node/<node-id>`, client authentication.
     Node(NodeId),
+    /// `spiffe://<cluster-id>/user/<user-id>`, client authentication.
+    User(UserId),
     /// `spiffe://<cluster-id>/gateway`, server authentication.
     Gateway,
 }
@@ -161,6 +163,7 @@ impl Role {
     pub(crate) fn uri(self, cluster: ClusterId) -> String {
         match self {
             Self::Node(id) => format!("spiffe://{cluster}/node/{id}"),
+            Self::User(id) => format!("spiffe://{cluster}/user/{id}"),
             Self::Gateway => format!("spiffe://{cluster}/gateway"),
         }
     }
@@ -170,6 +173,7 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Node,
+    User,
     Gateway,
 }
 
@@ -251,7 +255,7 @@ fn check_path(
     at: UnixTime,
 ) -> Result<(), IdentityError> {
     let usage = KeyUsage::required(match wanted {
-        Wanted::Node => CLIENT_AUTH,
+        Wanted::Node | Wanted::User => CLIENT_AUTH,
         Wanted::Gateway => SERVER_AUTH,
     });
     let anchors = std::slice::from_ref(root.anchor());
@@ -286,7 +290,7 @@ fn check_usage(leaf: &X509Certificate<'_>, wanted: Wanted) -> Result<(), Identit
         !usage.other.is_empty(),
     ];
     let sides = match wanted {
-        Wanted::Node => usage.client_auth && !usage.server_auth,
+        Wanted::Node | Wanted::User => usage.client_auth && !usage.server_auth,
         Wanted::Gateway => usage.server_auth && !usage.client_auth,
     };
     if sides && !named.contains(&true) {
@@ -321,7 +325,7 @@ fn check_names(leaf: &X509Certificate<'_>, cluster: ClusterId, wanted: Wanted) -
         }
     }
     let uri = uri.ok_or(IdentityError::NoUri)?;
-    if others && wanted == Wanted::Node {
+    if others && wanted != Wanted::Gateway {
         return Err(IdentityError::ExtraName);
     }
     let (of, role) = parse_uri(uri, wanted).ok_or(IdentityError::NotSpiffe)?;
@@ -347,6 +351,7 @@ fn parse_uri(uri: &str, wanted: Wanted) -> Option<(ClusterId, Role)> {
     let role = match wanted {
         Wanted::Gateway => (path == "gateway").then_some(Role::Gateway),
         Wanted::Node => path.strip_prefix("node/")?.parse().ok().map(Role::Node),
+        Wanted::User => path.strip_prefix("user/")?.parse().ok().map(Role::User),
     };
     Some((cluster.parse().ok()?, role?))
 }

@@ -43,8 +43,8 @@ impl PrivateKey {
         key.public().map(|_| key)
     }
 
-    /// PKCS#8 in PEM form.
-    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
+    /// PKCS#8 in PEM form, for a file that only its owner reads.
+    pub fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.0.serialize_pem())
     }
 

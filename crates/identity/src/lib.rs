@@ -5,7 +5,8 @@
 //! dials with [`tls::client_config_enrol`], which pins that hash; only then does it send an [`EnrolRequest`], whose proof
 //! is bound to this very connection. [`verify_enrol`] checks it, [`Authority::issue_node`] answers with a certificate of
 //! seven days, [`NodeFiles`] keeps it, and [`Renewal`] says when to ask for the next. At each connection the gateway asks
-//! [`NodeIdentity::from_chain`] whom it talks to; nothing else says who a node is.
+//! [`NodeIdentity::from_chain`] whom it talks to; nothing else says who a node is. Users may have certificates too:
+//! [`UserIdentity`] says whose, and neither kind does for the other.
 //!
 //! No runtime and no socket here, and no clock: time comes in as [`UnixTime`]. Keys, serial numbers and signatures take
 //! their randomness from the crypto provider, ring; all else takes it from the caller.
@@ -25,10 +26,11 @@ mod testing;
 mod time;
 pub mod tls;
 mod token;
+mod user;
 mod verify;
 mod wire;
 
-pub use ca::{Authority, CaError, ISSUING_LIFETIME, NODE_LIFETIME, ROOT_LIFETIME, Root};
+pub use ca::{Authority, CaError, ISSUING_LIFETIME, NODE_LIFETIME, ROOT_LIFETIME, Root, USER_LIFETIME};
 pub use chain::{IdentityError, Serial, Validity};
 pub use clock::{Clock, ClockError, TimeFloor};
 pub use enrol::{
@@ -37,8 +39,10 @@ pub use enrol::{
 };
 pub use files::{CredentialFiles, FileError, GatewayFiles, NodeFiles};
 pub use key::{Credential, KeyError, PrivateKey, PublicKey};
+pub use pem::encode_certs;
 pub use renewal::Renewal;
 pub use root::{ClusterRoot, RootPin};
 pub use time::UnixTime;
 pub use token::{JoinToken, ParseTokenError, TokenKey, TokenSecret};
+pub use user::{ParseUserIdError, UserId, UserIdentity};
 pub use verify::{Expiry, GatewayIdentity, NodeIdentity, RENEWABLE_FOR, Revocations};

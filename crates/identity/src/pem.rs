@@ -3,8 +3,8 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
-/// The certificates one after the other, leaf first.
-pub(crate) fn encode_certs(certs: &[CertificateDer<'_>]) -> String {
+/// Certificates in PEM form, one after the other.
+pub fn encode_certs(certs: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for cert in certs {
         text.push_str("-----BEGIN CERTIFICATE-----\n");

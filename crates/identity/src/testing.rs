@@ -4,7 +4,7 @@ use rcgen::{CertificateParams, Issuer, SanType};
 use rustls_pki_types::CertificateDer;
 use tunnel_model::{ClusterId, NodeId};
 
-use crate::{Authority, Credential, PrivateKey, Root, TimeFloor, UnixTime};
+use crate::{Authority, Credential, PrivateKey, Root, TimeFloor, USER_LIFETIME, UnixTime, UserId};
 
 /// 2026-09-21.
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_790_000_000);
@@ -12,6 +12,8 @@ pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_790_000_000);
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 
 pub(crate) const NODE: NodeId = NodeId::from_bytes([0x0d; 16]);
+
+pub(crate) const USER: UserId = UserId::from_bytes([0xa1, 0, 0, 0, 0, 0, 0, 0x1c]);
 
 pub(crate) struct Cluster {
     pub(crate) root: Root,
@@ -43,6 +45,14 @@ impl Cluster {
             .issue_node(&key.public().unwrap(), NODE, &name, NOW)
             .unwrap();
         (Credential::new(chain, key).unwrap(), NODE)
+    }
+
+    /// An honest user.
+    pub(crate) fn user(&self) -> Credential {
+        let key = PrivateKey::generate().unwrap();
+        let (public, name) = (key.public().unwrap(), "alice".parse().unwrap());
+        let chain = self.authority.issue_user(&public, USER, &name, USER_LIFETIME, NOW);
+        Credential::new(chain.unwrap(), key).unwrap()
     }
 
     /// An honest gateway.

@@ -29,7 +29,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::{
-    ClusterRoot, Credential, GatewayIdentity, IdentityError, RootPin, TimeFloor,
+    ClusterRoot, Credential, GatewayIdentity, IdentityError, RootPin, TimeFloor, UserIdentity,
     chain::{self, ALGORITHMS, Wanted},
 };
 
@@ -72,6 +72,31 @@ pub fn server_config(gateway: &Credential, root: &ClusterRoot) -> Result<ServerC
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN_TUNNEL.to_vec(), ALPN_ENROL.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// The application protocol of callers whose proxy connection is TLS (RFC 9112); most offer none.
+pub const ALPN_PROXY: &[u8] = b"http/1.1";
+
+/// The gateway's side towards callers that speak TLS to the proxy port. Client certificates are asked for and may be
+/// missing; one that is shown must lead to the root as a user's and be valid now, or the handshake fails. Whose it is
+/// [`UserIdentity::from_chain`] says.
+pub fn server_config_proxy(gateway: &Credential, root: &ClusterRoot) -> Result<ServerConfig, rustls::Error> {
+    // Callers may hold certificates of other authorities for other servers. Those that heed the hint do not show them.
+    let hints = vec![DistinguishedName::in_sequence(root.anchor().subject.as_ref())];
+    let verifier = UserVerifier {
+        root: root.clone(),
+        hints,
+    };
+    let (chain, key) = gateway.for_rustls();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![ALPN_PROXY.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -157,7 +182,7 @@ fn chain_of(leaf: &CertificateDer<'_>, issuers: &[CertificateDer<'_>]) -> Vec<Ce
     all.map(|cert| cert.clone().into_owned()).collect()
 }
 
-/// Both verifiers see TLS 1.3 alone.
+/// All verifiers see TLS 1.3 alone.
 fn no_tls12<T>() -> Result<T, rustls::Error> {
     Err(rustls::PeerIncompatible::Tls13RequiredForQuic.into())
 }
@@ -183,6 +208,55 @@ impl ClientCertVerifier for NodeVerifier {
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         chain::check(&chain_of(end_entity, intermediates), &self.root, Wanted::Node).map_err(refuse)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &SIGNATURES)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SIGNATURES.supported_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct UserVerifier {
+    root: ClusterRoot,
+    hints: Vec<DistinguishedName>,
+}
+
+impl ClientCertVerifier for UserVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let now = crate::UnixTime::from_secs(now.as_secs());
+        UserIdentity::from_chain(&chain_of(end_entity, intermediates), &self.root, now).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 

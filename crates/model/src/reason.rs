@@ -92,6 +92,8 @@ reasons! {
     BadRequest = 21, "bad-request", Caller;
     /// This caller has as much as it may, or asks too often.
     RateLimited = 22, "rate-limited", Caller;
+    /// Too many wrong credentials came from the caller's address.
+    TooManyFailures = 23, "too-many-failures", Caller;
 }
 
 impl fmt::Display for Reason {

@@ -224,6 +224,29 @@ pub struct NewUser {
     pub secret: String,
 }
 
+/// `POST /v1/users/{name}/certificates`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertifyUser {
+    /// A certificate request in DER form (PKCS#10), in base64. Only its key counts.
+    pub request: String,
+    /// For how long the certificate is to be valid, in seconds.
+    pub ttl_s: u64,
+}
+
+/// A user's new certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserCertificate {
+    /// The user.
+    pub user: UserName,
+    /// The certificate and the one above it, in PEM form.
+    pub certificate: String,
+    /// The cluster's root, by which a client knows the gateway, in PEM form.
+    pub root: String,
+    /// The certificate's last second.
+    pub expires_at: String,
+}
+
 /// `GET /v1/users`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserList {

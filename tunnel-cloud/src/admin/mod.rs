@@ -4,6 +4,7 @@
 //! then owns alone; so there is one way to change anything. The answers are in [`api`].
 
 pub mod api;
+mod certificates;
 mod error;
 mod forwards;
 mod nodes;
@@ -76,6 +77,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/routes/revoke", post(routes::revoke))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::remove))
+        .route("/v1/users/{name}/certificates", post(certificates::issue))
         .route("/v1/policy/test", post(rights::test))
         .route("/v1/explain", post(rights::explain))
         .route("/v1/reload", post(rights::reload))

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes, HttpBody, to_bytes},
     extract::{MatchedPath, RawPathParams, Request, State},
     http::{Method, StatusCode},
     middleware::Next,
@@ -94,6 +94,11 @@ pub(super) async fn record(
     };
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let (parts, body) = response.into_parts();
+    if body.size_hint().exact().is_none() {
+        // It goes on for as long as what was asked for does, such as a forward: that it began is all there is to record.
+        pending.answered(parts.status, &Bytes::new()).await;
+        return Response::from_parts(parts, body);
+    }
     let Ok(body) = to_bytes(body, ANSWER).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };

@@ -11,14 +11,22 @@ use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::UnixTime;
 use tunnel_model::UserName;
 
+use crate::oidc::Oidc;
+
 use super::{
     AppState,
     api::{CreateUser, Done, NewUser, UserList, UserView},
-    error::{Answer, read},
+    error::{Answer, ApiError, read},
 };
 
 pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<NewUser> {
     let CreateUser { name, groups } = read(&body)?;
+    if Oidc::claims_name(&app.config.oidc, &name) {
+        let message = format!("{name} begins as the users of an issuer of tokens do (key \"oidc.username_prefix\")");
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("choose another name")
+            .into());
+    }
     let now = UnixTime::from(SystemTime::now());
     let secret = app.state.users.create(name.clone(), groups, now).await?;
     tracing::info!(user = %name, "user created");
@@ -55,12 +63,14 @@ pub(super) async fn remove(State(app): State<AppState>, Path(name): Path<String>
         Err(_) => false,
     };
     if !removed {
-        return Err(
-            CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}"))
-                .with_hint("`tunnel-cloud users ls` lists them")
-                .into(),
-        );
+        return Err(unknown_user(&name));
     }
     tracing::info!(user = name, "user removed");
     Ok(Json(Done {}))
+}
+
+pub(super) fn unknown_user(name: &str) -> ApiError {
+    CliError::new(Exit::Failure, "unknown-user", format!("no user is named {name:?}"))
+        .with_hint("`tunnel-cloud users ls` lists them")
+        .into()
 }

@@ -299,11 +299,41 @@ pub enum UsersCommand {
     },
     /// List users
     Ls,
-    /// Remove a user, whose secret is worth nothing from then on
+    /// Issue a client certificate for TLS to the proxy port, and print it; it is good while the user exists
+    Certificate(CertificateArgs),
+    /// Remove a user, whose secret and certificates are worth nothing from then on
     Rm {
         /// The user's name
         name: String,
     },
+}
+
+/// The arguments of `users certificate`.
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    /// The user's name
+    pub name: UserName,
+    /// Whose key
+    #[command(flatten)]
+    pub key: CertificateKey,
+    /// For how long it is good: 90s, 30m, 1h, 7d
+    #[arg(long, default_value = "7d", value_parser = duration)]
+    pub ttl: Duration,
+    /// Write the cluster's root certificate here, by which clients know the gateway
+    #[arg(long, value_name = "FILE")]
+    pub out_root: Option<PathBuf>,
+}
+
+/// Whose key the certificate is for.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct CertificateKey {
+    /// A certificate request (PKCS#10, PEM) with a P-256 or Ed25519 key, made where the key is to be used
+    #[arg(long, value_name = "FILE")]
+    pub csr: Option<PathBuf>,
+    /// Make a P-256 key, here, and write it to this new file
+    #[arg(long, value_name = "FILE")]
+    pub out_key: Option<PathBuf>,
 }
 
 /// The commands for rules.

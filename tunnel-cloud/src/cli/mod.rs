@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod certificates;
 mod forward;
 mod gateway;
 mod init;
@@ -29,8 +30,8 @@ use tunnel_daemon::{
 };
 
 pub use args::{
-    AuditCommand, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs, NodesCommand, PolicyCommand, RoutesCommand,
-    StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
+    AuditCommand, CertificateArgs, CertificateKey, Cli, Command, ForwardArgs, InitArgs, KillArgs, LabArgs,
+    NodesCommand, PolicyCommand, RoutesCommand, StreamsCommand, TokenArgs, TokenCommand, UsersCommand,
 };
 pub use serve::serve;
 

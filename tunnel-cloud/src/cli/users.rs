@@ -8,7 +8,7 @@ use tunnel_daemon::{
 use tunnel_model::GroupName;
 
 use super::{
-    UsersCommand,
+    UsersCommand, certificates,
     gateway::{Gateway, segment},
 };
 use crate::admin::api::{CreateUser, Done, NewUser, UserList};
@@ -24,6 +24,7 @@ pub(super) async fn run(command: UsersCommand, gateway: &Gateway, format: Output
             }
         }
         UsersCommand::Ls => format.emit(&gateway.get::<UserList>("/v1/users").await?, table),
+        UsersCommand::Certificate(args) => certificates::run(args, gateway, format).await,
         UsersCommand::Rm { name } => {
             let path = format!("/v1/users/{}", segment(&name));
             let Done {} = gateway.request(Method::DELETE, &path, None::<&()>).await?;

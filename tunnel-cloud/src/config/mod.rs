@@ -18,7 +18,11 @@ use tunnel_daemon::{
 use tunnel_identity::JoinToken;
 use tunnel_model::{GatewayAddr, Rule, Zone};
 
-use crate::audit::{AuditConfig, AuditOutput};
+use crate::{
+    audit::{AuditConfig, AuditOutput},
+    oidc::{self, config::OidcIssuer},
+};
+
 pub use addresses::Addresses;
 pub use forward::{Forward, RawForward, parse_target};
 pub use raw::{CloudService, RawAudit, RawConfig, RawGateway, RawLimits, RawListen};
@@ -42,6 +46,9 @@ pub struct Config {
     /// Its ports that always lead to the same target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forward: Vec<Forward>,
+    /// Identity providers whose tokens are taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub oidc: Vec<OidcIssuer>,
     /// How it logs.
     pub log: LogConfig,
     /// Where its audit log is.
@@ -134,6 +141,7 @@ impl Config {
                 advertise: raw.gateway.advertise,
             },
             forward,
+            oidc: oidc::config::issuers(raw.oidc, source, base)?,
             log: raw.log,
             limits: raw.limits,
             services: raw.services,

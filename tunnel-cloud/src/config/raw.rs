@@ -14,6 +14,8 @@ use tunnel_model::{GatewayAddr, HostPort, Rule, ServiceName, Zone};
 use super::{addresses::Addresses, forward::RawForward};
 use crate::audit::AuditOutput;
 
+use crate::oidc::config::RawOidc;
+
 /// The configuration of tunnel-cloud.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,9 @@ pub struct RawConfig {
     /// Ports that always lead to the same target
     #[serde(default)]
     pub forward: Vec<RawForward>,
+    /// Identity providers whose tokens are taken
+    #[serde(default)]
+    pub oidc: Vec<RawOidc>,
     /// How the gateway logs
     #[serde(default)]
     pub log: LogConfig,

@@ -51,10 +51,10 @@ use crate::{
     },
     config::{Config, RawLimits},
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialFlow, DialRequest},
+    ingress::{Credential, Dial, DialFlow, DialRequest, Tls},
     state::State,
     tunnel::Registry,
-    users::Users,
+    users::{Authenticator, Users},
 };
 
 pub use self::{
@@ -73,7 +73,11 @@ pub struct Gateway {
     /// The zone under which nodes have names.
     pub zone: Zone,
     /// Who may come in.
-    pub users: Arc<Users>,
+    authenticator: Authenticator,
+    /// The users of its own.
+    users: Arc<Users>,
+    /// The gateway's certificate towards users.
+    tls: Arc<Tls>,
     /// Who there is.
     pub directory: Arc<LiveDirectory>,
     /// Who is connected.
@@ -96,6 +100,8 @@ impl Gateway {
     pub fn new(
         config: &Config,
         state: &State,
+        authenticator: Authenticator,
+        tls: Arc<Tls>,
         registry: Arc<Registry>,
         memory: MemoryGuard,
         metrics: DialMetrics,
@@ -103,6 +109,8 @@ impl Gateway {
         let gateway = Self {
             zone: config.zone.clone(),
             users: Arc::clone(&state.users),
+            authenticator,
+            tls,
             directory: Arc::clone(&state.directory),
             registry,
             grants: Arc::new(Grants::new(metrics.clone())),
@@ -309,8 +317,8 @@ impl Dial for Gateway {
 
     async fn authenticate(&self, credential: Option<Credential>, client: SocketAddr) -> Result<Principal, Refusal> {
         match credential {
-            Some(credential) => match self.users.authenticate(&credential) {
-                Ok(principal) => Ok(principal.at(client.ip())),
+            Some(credential) => match self.authenticator.authenticate(&credential, client).await {
+                Ok(principal) => Ok(principal),
                 Err(refusal) => {
                     let why = Why::from(&refusal);
                     let event = Event::AuthenticationRefused { client, why };
@@ -321,9 +329,13 @@ impl Dial for Gateway {
             None if self.rights.policy().names_address(client.ip()) => Ok(Principal::address(client.ip())),
             None => Err(Refusal::new(
                 Reason::Unauthenticated,
-                "this gateway wants a credential: Basic NAME:SECRET or Bearer SECRET",
+                "this gateway wants a credential: Basic NAME:SECRET, Bearer SECRET or TOKEN, or a client certificate",
             )),
         }
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        Some(Arc::clone(&self.tls))
     }
 
     fn user(&self, name: &UserName) -> Result<Principal, Refusal> {

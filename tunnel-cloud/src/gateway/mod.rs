@@ -29,10 +29,12 @@ use crate::{
     audit::record::Event,
     config::Config,
     dial::{DialMetrics, Gateway},
-    ingress::{self, IngressMetrics},
+    ingress::{self, IngressMetrics, Tls},
+    oidc::Oidc,
     reload::Reloader,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
+    users::Authenticator,
 };
 
 /// Connections at once to the metrics and admin listeners: a few scrapers and operators.
@@ -60,13 +62,8 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     watch::rotate_if_due(&state.keys, &config, now)?;
     let credential = state.keys.gateway().map_err(key_error)?;
     let root = state.authority.root().clone();
-    let tls = tls::server_config(&credential, &root).map_err(|e| {
-        CliError::new(
-            Exit::Failure,
-            "gateway-tls",
-            format!("the gateway's certificate is unusable: {e}"),
-        )
-    })?;
+    let tls = tls::server_config(&credential, &root).map_err(unusable)?;
+    let proxy_tls = Tls::new(&credential, &root).map_err(unusable)?;
 
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
     let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
@@ -106,9 +103,23 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
+    if let Some(user) = state
+        .users
+        .list()
+        .iter()
+        .find(|user| Oidc::claims_name(&config.oidc, &user.name))
+    {
+        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
+    }
+    let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
+    oidc.start(&readiness, tasks);
     let gateway = Arc::new(Gateway::new(
         &config,
         &state,
+        Authenticator::new(Arc::clone(&state.users), oidc),
+        Arc::new(proxy_tls),
         Arc::clone(&registry),
         memory.clone(),
         DialMetrics::new(&metrics),
@@ -189,6 +200,11 @@ fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> C
         _ => "is the address one of this machine?",
     };
     CliError::new(Exit::Failure, "listen", message).with_hint(hint)
+}
+
+fn unusable(error: rustls::Error) -> CliError {
+    let message = format!("the gateway's certificate is unusable: {error}");
+    CliError::new(Exit::Failure, "gateway-tls", message)
 }
 
 fn key_error(error: tunnel_identity::FileError) -> CliError {

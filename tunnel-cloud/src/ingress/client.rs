@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,12 +11,15 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    net::TcpStream,
 };
 use tunnel_daemon::listen::end_on_close;
+use tunnel_identity::UserIdentity;
+
+use super::{
+    halves::{ReadHalf, WriteHalf},
+    tls::{Tls, TlsError, TlsSocket},
+};
 
 /// How much is read at once while a head or a handshake is awaited, in bytes.
 pub(crate) const READ: usize = 8 * 1024;
@@ -29,20 +33,60 @@ const PARTING: Duration = Duration::from_secs(2);
 /// How much it may still send meanwhile, in bytes.
 const PARTING_BYTES: u64 = 1024 * 1024;
 
-/// A connection from a caller. Dropping it resets it; only [`Client::finish`] ends it.
+/// A connection from a caller, in the clear or within TLS. Dropping it resets it; only [`Client::finish`] ends it.
 pub(crate) struct Client {
-    io: TcpStream,
+    io: Io,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsSocket>),
 }
 
 impl Client {
     /// Takes over a connection that came in by [`listen`].
     pub(crate) fn new(io: TcpStream) -> Self {
-        Self { io }
+        Self { io: Io::Plain(io) }
+    }
+
+    /// Goes over to TLS, of which `begun` is what the caller has sent; says also who the caller's certificate says it
+    /// is, if it showed one. On an error the connection ends with the alert that says why.
+    pub(crate) async fn secure(
+        self,
+        begun: BytesMut,
+        tls: &Tls,
+    ) -> Result<(Self, Option<Arc<UserIdentity>>), TlsError> {
+        let Io::Plain(io) = self.io else {
+            return Err(TlsError::Twice);
+        };
+        match tls.accept(io, begun).await {
+            Ok((io, user)) => {
+                let io = Io::Tls(Box::new(io));
+                Ok((Self { io }, user.map(Arc::new)))
+            }
+            Err((error, io)) => {
+                // A reset could overtake the alert that says why.
+                if let Some(io) = io {
+                    Self::new(io).finish().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Both directions, to be used at the same time.
     pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        self.io.split()
+        match &mut self.io {
+            Io::Plain(io) => {
+                let (read, write) = io.split();
+                (ReadHalf::Plain(read), WriteHalf::Plain(write))
+            }
+            Io::Tls(io) => {
+                let socket = io.get_ref().0.tcp();
+                let (read, write) = tokio::io::split(&mut **io);
+                (ReadHalf::Tls(read, Arc::clone(&socket)), WriteHalf::Tls(write, socket))
+            }
+        }
     }
 
     /// Ends the connection so that the caller gets all that was written. What it still sends is thrown away for a
@@ -50,33 +94,48 @@ impl Client {
     /// section 9.6).
     pub(crate) async fn finish(mut self) {
         let parting = async {
-            self.io.shutdown().await?;
-            let mut rest = (&mut self.io).take(PARTING_BYTES);
+            self.shutdown().await?;
+            let mut rest = (&mut self).take(PARTING_BYTES);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
         // However it went, the caller had its time.
         let _ = tokio::time::timeout(PARTING, parting).await;
-        end_on_close(&self.io);
+        match &self.io {
+            Io::Plain(io) => end_on_close(io),
+            Io::Tls(io) => end_on_close(&io.get_ref().0.tcp()),
+        }
     }
 }
 
 impl AsyncRead for Client {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Tls(io) => Pin::new(&mut **io).poll_read(cx, buf),
+        }
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Tls(io) => Pin::new(&mut **io).poll_write(cx, buf),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(&mut **io).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(&mut **io).poll_shutdown(cx),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a caller shows to prove who it is.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use tunnel_identity::UserIdentity;
 
 /// A secret that does not show itself in logs.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub enum Credential {
         /// The secret.
         secret: Secret,
     },
+    /// A client certificate, by which the connection itself was opened. It counts where a request shows nothing else:
+    /// what is said with each request is the more deliberate.
+    Certificate(Arc<UserIdentity>),
 }
 
 impl Credential {

@@ -1,7 +1,8 @@
 //! The ways into the gateway: a proxy port that speaks HTTP CONNECT, plain HTTP proxying and SOCKS5; ports for HTTP and
 //! TLS whose host decides; ports that always lead to the same target.
 //!
-//! [`serve`] accepts connections at a [`Door`], finds out who asks and what for, and hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
+//! [`serve`] accepts connections at a [`Door`], the proxy port's plain or within TLS, finds out who asks and what for, and
+//! hands both to a [`Dial`]: everything behind it (users, policy, the node's session) is somebody else's. The streams
 //! that come back are relayed, with both directions ending on their own. Callers that want to know whether a target is
 //! there (CONNECT, SOCKS5) are told when it is; a plain request goes out with the dial itself, which saves a round trip.
 //!
@@ -14,6 +15,8 @@
 //! | [`forward`] | ports that always lead to the same target |
 //! | `relay` | two byte streams joined, once a protocol has nothing more to say |
 //! | `client` | the caller's socket, which breaks unless it is ended on purpose |
+//! | `halves` | its two directions |
+//! | `tls` | the same within TLS |
 //!
 //! # A cut never looks like an end
 //! A stream that is dropped without `shutdown` is reset, in both senses: the caller's socket has lingering off from
@@ -23,6 +26,7 @@ mod client;
 mod credential;
 mod door;
 pub mod forward;
+mod halves;
 mod http1;
 mod metrics;
 mod relay;
@@ -30,9 +34,10 @@ mod server;
 mod session;
 mod sni;
 mod socks5;
+mod tls;
 mod trace;
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,6 +47,7 @@ pub use credential::{Credential, Secret};
 pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
+pub use tls::Tls;
 pub use tunnel_daemon::listen::listen;
 
 /// What lies behind the ways in: who may come, and how to get there.
@@ -55,6 +61,11 @@ pub trait Dial: Send + Sync + 'static {
         credential: Option<Credential>,
         client: SocketAddr,
     ) -> impl Future<Output = Result<Principal, Refusal>> + Send;
+
+    /// What callers that speak TLS are served with; `None` where they are not.
+    fn tls(&self) -> Option<Arc<Tls>> {
+        None
+    }
 
     /// The user of this name, for a way in that was configured to act on its behalf.
     fn user(&self, name: &UserName) -> Result<Principal, Refusal>;

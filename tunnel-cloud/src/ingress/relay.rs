@@ -6,12 +6,9 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadHalf, WriteHalf},
-    net::tcp,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{Dialled, client::Client};
+use super::{Dialled, client::Client, halves::Breaks};
 
 /// What each direction reads at once when it is busy, in bytes; an idle one holds [`IDLE`].
 const BUSY: usize = 256 * 1024;
@@ -77,25 +74,6 @@ async fn pass(
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
-}
-
-/// Something that may be noticed to have broken without reading from it or writing to it.
-trait Breaks {
-    /// Waits until it has.
-    fn broken(&self) -> impl Future<Output = ()> + Send;
-}
-
-impl Breaks for tcp::ReadHalf<'_> {
-    async fn broken(&self) {
-        // An error while waiting for one is one.
-        let _ = self.ready(Interest::ERROR).await;
-    }
-}
-
-impl Breaks for tcp::WriteHalf<'_> {
-    async fn broken(&self) {
-        let _ = self.ready(Interest::ERROR).await;
-    }
 }
 
 impl<S> Breaks for ReadHalf<S> {

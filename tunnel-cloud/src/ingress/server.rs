@@ -82,6 +82,7 @@ pub async fn serve<D: Dial>(
             stopping: stopping.clone(),
             tasks: tasks.clone(),
             peer,
+            certificate: None,
         };
         let closed = closed.clone();
         tasks.spawn_cut(async move {

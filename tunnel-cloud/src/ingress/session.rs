@@ -9,15 +9,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::shutdown::Tasks;
+use tunnel_identity::UserIdentity;
 use tunnel_model::{
     Class, DEFAULT_SERVICES, Destination, Host, HostPort, ParseHostError, Principal, Protocol, Reason, Refusal, Target,
     TraceId,
 };
 
 use super::{
-    Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Way,
+    Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Way,
     client::{Client, READ, broken},
-    forward, http1, sni, socks5,
+    forward, http1, sni, socks5, tls,
 };
 
 /// What the protocols need to serve one connection.
@@ -33,6 +34,18 @@ pub(crate) struct Session<D> {
     pub(crate) tasks: Tasks,
     /// Where the caller connected from.
     pub(crate) peer: SocketAddr,
+    /// Who opened the connection, where its certificate says.
+    pub(crate) certificate: Option<Arc<UserIdentity>>,
+}
+
+/// How a connection begins.
+enum Begin {
+    /// With these bytes.
+    Bytes,
+    /// Not at all: the caller ended it, or the gateway is about to.
+    End,
+    /// The caller broke it off, or took too long.
+    Silent,
 }
 
 /// Why there is no stream.
@@ -45,25 +58,52 @@ pub(crate) enum NotDialled {
 
 impl<D: Dial> Session<D> {
     /// Serves the connection to its end.
-    pub(crate) async fn run(self, mut client: Client) {
+    pub(crate) async fn run(mut self, mut client: Client) {
         if let Door::Forward(forward) = &self.door {
             return forward::tcp::run(&self, client, forward).await;
         }
         let deadline = Instant::now() + self.limits.handshake;
         let mut buf = BytesMut::with_capacity(READ);
-        let first = tokio::select! {
-            read = timeout_at(deadline, client.read_buf(&mut buf)) => read,
-            () = self.stopping.cancelled() => return client.finish().await,
-        };
+        let mut first = self.begin(&mut client, &mut buf, deadline).await;
+        if let (Begin::Bytes, &[tls::HANDSHAKE, ..]) = (&first, &buf[..])
+            && let (Door::Proxy, Some(tls)) = (&self.door, self.gateway.tls())
+        {
+            let begun = std::mem::replace(&mut buf, BytesMut::with_capacity(READ));
+            (client, self.certificate) = match timeout_at(deadline, client.secure(begun, &tls)).await {
+                Ok(Ok(secured)) => secured,
+                Ok(Err(error)) => return tracing::debug!(client = %self.peer, %error, "no TLS connection"),
+                Err(_) => return tracing::debug!(client = %self.peer, "a TLS handshake took too long"),
+            };
+            first = self.begin(&mut client, &mut buf, deadline).await;
+        }
         match first {
-            Ok(Ok(0)) => client.finish().await,
-            Ok(Ok(_)) if let Door::Sni { port } = self.door => sni::run(self, client, buf, port, deadline).await,
-            Ok(Ok(_)) if matches!(self.door, Door::Proxy) && buf[0] == socks5::VERSION => {
+            Begin::End => client.finish().await,
+            Begin::Bytes if let Door::Sni { port } = self.door => sni::run(self, client, buf, port, deadline).await,
+            Begin::Bytes if matches!(self.door, Door::Proxy) && buf[0] == socks5::VERSION => {
                 socks5::run(self, client, buf, deadline).await
             }
-            Ok(Ok(_)) => http1::run(self, client, buf, deadline).await,
-            Ok(Err(_)) | Err(_) => tracing::debug!(client = %self.peer, "a caller said nothing"),
+            Begin::Bytes => http1::run(self, client, buf, deadline).await,
+            Begin::Silent => tracing::debug!(client = %self.peer, "a caller said nothing"),
         }
+    }
+
+    /// Waits for the first bytes of what the caller speaks.
+    async fn begin(&self, client: &mut Client, buf: &mut BytesMut, deadline: Instant) -> Begin {
+        tokio::select! {
+            read = timeout_at(deadline, client.read_buf(buf)) => match read {
+                Ok(Ok(0)) => Begin::End,
+                Ok(Ok(_)) => Begin::Bytes,
+                Ok(Err(_)) | Err(_) => Begin::Silent,
+            },
+            () = self.stopping.cancelled() => Begin::End,
+        }
+    }
+
+    /// Finds out who asks: by what the request shows, else by the connection's certificate, else by the address. A
+    /// credential that is shown and wrong is never made up for by a certificate.
+    pub(crate) async fn authenticate(&self, shown: Option<Credential>) -> Result<Principal, Refusal> {
+        let certificate = || self.certificate.clone().map(Credential::Certificate);
+        self.gateway.authenticate(shown.or_else(certificate), self.peer).await
     }
 
     /// What a host name and port stand for; a name that is none of this gateway's is not looked up anywhere.

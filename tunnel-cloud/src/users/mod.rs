@@ -1,7 +1,11 @@
-//! Users of the gateway: people and programs that prove who they are with a secret.
+//! Users of the gateway: people and programs that prove who they are with a secret, or a certificate for its key.
+//!
+//! The [`Authenticator`] asks them, and the issuers of tokens ([`crate::oidc`]).
 //!
 //! Everybody's record is held in memory, so that a request costs one lookup and one hash and never touches the store.
 
+mod authenticator;
+mod failures;
 mod secret;
 
 use std::{
@@ -12,7 +16,7 @@ use std::{
 use rand::CryptoRng;
 use tokio::sync::Mutex;
 use tunnel_daemon::error::{CliError, Exit};
-use tunnel_identity::UnixTime;
+use tunnel_identity::{UnixTime, UserId, UserIdentity};
 use tunnel_model::{GroupName, Principal, Reason, Refusal, UserName};
 
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
     store::{Store, StoreError, User},
 };
 
+pub use authenticator::Authenticator;
 pub use secret::UserSecret;
 
 /// A user was not created.
@@ -65,13 +70,28 @@ impl Users {
     /// Who shows this credential. A name, where one is shown, must be that of the secret's owner.
     ///
     /// Takes as long for a secret that nobody has as for a wrong one, and says no more about it.
-    pub fn authenticate(&self, credential: &Credential) -> Result<Principal, Refusal> {
-        let (name, text) = match credential {
-            Credential::Basic { user, secret } => (Some(user.as_str()), secret.expose()),
-            Credential::Bearer { secret } => (None, secret.expose()),
+    pub fn authenticate(&self, credential: &Credential, now: UnixTime) -> Result<Principal, Refusal> {
+        let principal = match credential {
+            Credential::Basic { user, secret } => self.principal(Some(user), secret.expose()),
+            Credential::Bearer { secret } => self.principal(None, secret.expose()),
+            Credential::Certificate(certificate) => self.certified(certificate, now),
         };
-        self.principal(name, text)
-            .ok_or_else(|| Refusal::new(Reason::Unauthenticated, "the credential is wrong, or was withdrawn"))
+        principal.ok_or_else(wrong)
+    }
+
+    /// Whom a certificate was issued to, while it is valid and the user exists.
+    fn certified(&self, certificate: &UserIdentity, now: UnixTime) -> Option<Principal> {
+        certificate.check_time(now).ok()?;
+        let users = self.read();
+        let user = users.get(certificate.id.as_bytes())?;
+        Some(Principal::user(user.name.clone(), user.groups.clone()))
+    }
+
+    /// What a user's certificates are to say, if there is such a user.
+    pub fn id_of(&self, name: &UserName) -> Option<UserId> {
+        let users = self.read();
+        let user = users.values().find(|user| user.name == *name);
+        user.map(|user| UserId::from_bytes(user.handle))
     }
 
     fn principal(&self, name: Option<&str>, text: &str) -> Option<Principal> {
@@ -134,6 +154,11 @@ impl Users {
     }
 }
 
+/// The answer to every credential that is not right, whatever is wrong with it.
+fn wrong() -> Refusal {
+    Refusal::new(Reason::Unauthenticated, "the credential is wrong, or was withdrawn")
+}
+
 /// A user for the store, and the secret that goes with it.
 pub(crate) fn new_user(
     name: UserName,
@@ -157,6 +182,11 @@ pub(crate) fn new_user(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tunnel_identity::{GatewayFiles, PrivateKey};
+    use tunnel_model::ClusterId;
+
     use super::*;
     use crate::{ingress::Secret, store::SqliteStore};
 
@@ -164,10 +194,10 @@ mod tests {
     async fn a_secret_is_enough_by_itself_and_with_its_owners_name() {
         let (_dir, users) = users().await;
         let secret = create(&users, "alice").await;
-        let alice = users.authenticate(&bearer(&secret)).unwrap();
+        let alice = users.authenticate(&bearer(&secret), NOW).unwrap();
         assert_eq!(alice.to_string(), "user:alice");
         assert!(alice.is_member_of("ops"));
-        assert_eq!(users.authenticate(&basic("alice", &secret)).unwrap(), alice);
+        assert_eq!(users.authenticate(&basic("alice", &secret), NOW).unwrap(), alice);
     }
 
     #[tokio::test]
@@ -192,7 +222,7 @@ mod tests {
             bearer("tu_"),
             bearer(""),
         ];
-        let refusals: Vec<_> = wrong.iter().map(|c| users.authenticate(c).unwrap_err()).collect();
+        let refusals: Vec<_> = wrong.iter().map(|c| users.authenticate(c, NOW).unwrap_err()).collect();
         assert!(refusals.iter().all(|r| *r == refusals[0]), "{refusals:?}");
         assert_eq!(refusals[0].reason, Reason::Unauthenticated);
     }
@@ -204,13 +234,13 @@ mod tests {
         let other = create(&users, "bob").await;
         assert!(users.remove(&"alice".parse().unwrap()).await.unwrap());
         assert!(!users.remove(&"alice".parse().unwrap()).await.unwrap());
-        assert!(users.authenticate(&bearer(&secret)).is_err());
+        assert!(users.authenticate(&bearer(&secret), NOW).is_err());
         drop(users);
 
         let store = SqliteStore::open(&dir.path().join("store.db")).await.unwrap();
         let users = Users::load(Arc::new(store)).await.unwrap();
-        assert!(users.authenticate(&bearer(&secret)).is_err());
-        assert!(users.authenticate(&bearer(&other)).is_ok());
+        assert!(users.authenticate(&bearer(&secret), NOW).is_err());
+        assert!(users.authenticate(&bearer(&other), NOW).is_ok());
         assert_eq!(users.list().len(), 1);
     }
 
@@ -220,7 +250,32 @@ mod tests {
         let secret = create(&users, "alice").await;
         let again = users.create("alice".parse().unwrap(), Vec::new(), NOW).await;
         assert!(matches!(again, Err(CreateUserError::Taken(_))));
-        assert!(users.authenticate(&bearer(&secret)).is_ok());
+        assert!(users.authenticate(&bearer(&secret), NOW).is_ok());
+    }
+
+    /// B10, T1: a certificate is good while it is valid and its user exists, and not for another user of the same name.
+    #[tokio::test]
+    async fn a_certificate_is_its_users_until_that_user_is_removed() {
+        let (dir, users) = users().await;
+        create(&users, "alice").await;
+        let keys = GatewayFiles::init(&dir.path().join("keys"), ClusterId::from_bytes([1; 16]), &[], NOW).unwrap();
+        let authority = keys.authority().unwrap();
+        let (alice, hour) = ("alice".parse().unwrap(), Duration::from_secs(3600));
+        let id = users.id_of(&alice).unwrap();
+        let key = PrivateKey::generate().unwrap().public().unwrap();
+        let chain = authority.issue_user(&key, id, &alice, hour, NOW).unwrap();
+        let shown = UserIdentity::from_chain(&chain, authority.root(), NOW).unwrap();
+        let shown = Credential::Certificate(Arc::new(shown));
+
+        let principal = users.authenticate(&shown, NOW).unwrap();
+        assert!(principal.to_string() == "user:alice" && principal.is_member_of("ops"));
+        assert!(users.authenticate(&shown, NOW.plus(hour)).is_ok());
+        let second = Duration::from_secs(1);
+        assert!(users.authenticate(&shown, NOW.plus(hour + second)).is_err());
+        users.remove(&alice).await.unwrap();
+        assert!(users.authenticate(&shown, NOW).is_err() && users.id_of(&alice).is_none());
+        create(&users, "alice").await;
+        assert!(users.authenticate(&shown, NOW).is_err());
     }
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);

@@ -1,6 +1,8 @@
-use std::{fs, thread};
+use std::{fs, os::unix::fs::PermissionsExt, thread};
 
-use tunnel_identity::JoinToken;
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use tunnel_identity::{JoinToken, PrivateKey};
 
 use crate::operator::Operator;
 
@@ -115,6 +117,52 @@ fn a_users_secret_is_printed_alone_and_once() {
     operator.run(&["users", "create", "alice"]).failed(1, "user-exists");
     operator.run(&["users", "rm", "alice"]).well();
     operator.run(&["users", "rm", "alice"]).failed(1, "unknown-user");
+}
+
+#[test]
+fn a_users_certificate_is_printed_and_its_key_stays_with_whoever_made_it() {
+    let operator = Operator::with_cluster();
+    operator.run(&["users", "create", "alice"]).well();
+    let path = |name: &str| operator.dir().join(name).to_str().unwrap().to_owned();
+    let (key, root) = (path("alice.key"), path("root.crt"));
+    let made = ["users", "certificate", "alice", "--out-key", &key, "--out-root", &root];
+    let chain = operator.run(&made).well();
+    assert_eq!(chain.matches("-----BEGIN CERTIFICATE-----").count(), 2, "{chain}");
+    assert!(!chain.contains("PRIVATE"));
+    assert!(fs::read_to_string(&root).unwrap().contains("BEGIN CERTIFICATE"));
+    let text = fs::read_to_string(&key).unwrap();
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    operator.run(&made).failed(1, "certificate-file");
+
+    let request = PrivateKey::from_pem(&text).unwrap().certificate_request().unwrap();
+    let pem = "-----BEGIN CERTIFICATE REQUEST-----\n".to_owned()
+        + &STANDARD.encode(&request)
+        + "\n-----END CERTIFICATE REQUEST-----\n";
+    let (csr, bad) = (path("alice.csr"), path("bad.csr"));
+    fs::write(&csr, pem).unwrap();
+    fs::write(&bad, "no request").unwrap();
+    let wanted = [
+        "users",
+        "certificate",
+        "alice",
+        "--csr",
+        &csr,
+        "--ttl",
+        "1h",
+        "-o",
+        "json",
+    ];
+    let issued = operator.run(&wanted).json();
+    assert_eq!(issued["user"], "alice");
+    for (args, exit, code) in [
+        (["alice", "--csr", &bad], 2, "certificate-request"),
+        (["alice", "--csr", "/nonexistent"], 1, "certificate-file"),
+        (["bob", "--csr", &csr], 1, "unknown-user"),
+    ] {
+        operator
+            .run(&[&["users", "certificate"], &args[..]].concat())
+            .failed(exit, code);
+    }
 }
 
 #[test]

@@ -22,4 +22,7 @@ mod rights;
 /// `lab`: the whole path in one process.
 mod lab;
 
+/// An edge that asks for what is not its own.
+mod hostile;
+
 mod operator;

@@ -8,7 +8,7 @@ use crate::proxy::Proxy;
 
 /// Runs curl, in no other way than its arguments say; `None`, aloud, where there is no curl and none is required.
 #[allow(clippy::print_stderr)] // A skipped test says so.
-async fn curl(args: &[&str]) -> Option<(i32, String)> {
+pub(crate) async fn curl(args: &[&str]) -> Option<(i32, String)> {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--include", "--disable", "--max-time", "20"])
         .args(args)

@@ -7,6 +7,7 @@
 //! | `plain` | plain requests: keep-alive, reuse, bodies, what is cut |
 //! | `upgrade` | WebSocket and other protocols after HTTP |
 //! | `socks` | SOCKS5 |
+//! | `tls` | all of it within TLS, and client certificates |
 //! | `host` | HTTP to a port where `Host` decides |
 //! | `sni` | TLS to a port where its server name decides |
 //! | `forward` | ports that always lead to the same target |
@@ -33,4 +34,5 @@ mod socks;
 mod spellings;
 mod strict;
 mod target;
+mod tls;
 mod upgrade;

@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
-use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, listen, serve};
+use tunnel_cloud::ingress::{Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Tls, listen, serve};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     metrics::Metrics,
@@ -49,6 +49,11 @@ impl Proxy {
         Self::at(Door::Proxy, limits).await
     }
 
+    /// One that speaks TLS too.
+    pub(crate) async fn with_tls(tls: Tls) -> Self {
+        Self::with(Door::Proxy, Limits::default(), Some(Arc::new(tls))).await
+    }
+
     /// Another kind of port, whose callers' addresses are trusted.
     pub(crate) async fn door(door: Door) -> Self {
         let proxy = Self::at(door, Limits::default()).await;
@@ -57,12 +62,16 @@ impl Proxy {
     }
 
     pub(crate) async fn at(door: Door, limits: Limits) -> Self {
+        Self::with(door, limits, None).await
+    }
+
+    async fn with(door: Door, limits: Limits, tls: Option<Arc<Tls>>) -> Self {
         let registry = Metrics::new("test");
         let metrics = IngressMetrics::new(&registry);
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = Acceptor::new(listener, 100, &AcceptMetrics::new(&registry), "proxy");
-        let gateway = Arc::new(Direct::new());
+        let gateway = Arc::new(Direct::new(tls));
         let tasks = Tasks::new();
         let serving = serve(
             acceptor,
@@ -122,6 +131,7 @@ impl Proxy {
 /// `busy` at once, `refusing` and `slow` as edges do, when a stream to them is there already; `never` does not answer at
 /// all.
 pub(crate) struct Direct {
+    tls: Option<Arc<Tls>>,
     zone: Zone,
     nodes: Mutex<HashMap<String, SocketAddr>>,
     routes: Mutex<RouteTable>,
@@ -136,8 +146,9 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    fn new() -> Self {
+    fn new(tls: Option<Arc<Tls>>) -> Self {
         Self {
+            tls,
             zone: "edge.test".parse().unwrap(),
             nodes: Mutex::default(),
             routes: Mutex::default(),
@@ -157,6 +168,7 @@ impl Dial for Direct {
         let name = match &credential {
             Some(Credential::Basic { user, secret }) if secret.expose() == "secret" => user.as_str(),
             Some(Credential::Bearer { secret }) if secret.expose() == "token" => "robot",
+            Some(Credential::Certificate(_)) => "certified",
             None if self.trusting.load(Ordering::Relaxed) => return Ok(Principal::address(client.ip())),
             _ => {
                 return Err(Refusal::new(
@@ -167,6 +179,10 @@ impl Dial for Direct {
         };
         let name = name.parse().unwrap();
         Ok(Principal::user(name, Vec::new()))
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
     }
 
     fn user(&self, name: &UserName) -> Result<Principal, Refusal> {

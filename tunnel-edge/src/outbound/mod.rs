@@ -58,12 +58,12 @@ pub(crate) async fn run(shared: Arc<Shared>, mut bound: Bound) -> io::Result<()>
     let news = Arc::new(News::new(bound.address, bound.service.clone()));
     while let Some(accepted) = stopping.run_until_cancelled(bound.acceptor.accept()).await {
         let accepted = accepted?;
-        let (shared, service, news) = (Arc::clone(&shared), bound.service.clone(), Arc::clone(&news));
+        let (serving, service, news) = (Arc::clone(&shared), bound.service.clone(), Arc::clone(&news));
         let cutting = shared.tasks.cutting();
-        shared.clone().tasks.spawn(async move {
+        shared.tasks.spawn(async move {
             let _permit = accepted.permit;
             // A connection that is dropped is reset.
-            let served = serve(&shared, &service, &news, accepted.io);
+            let served = serve(&serving, &service, &news, accepted.io);
             cutting.run_until_cancelled(served).await;
         });
     }

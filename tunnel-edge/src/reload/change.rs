@@ -29,6 +29,7 @@ impl Change {
                 ("state", old.state == new.state),
                 ("link.local_port", old.local_port == new.local_port),
                 ("listen.metrics", old.metrics == new.metrics),
+                ("listen", old.listeners == new.listeners),
                 ("log.format", old.log.format == new.log.format),
             ]),
         }
@@ -56,6 +57,7 @@ pub(super) fn effective(old: &Config, new: &Config) -> Config {
     effective.state.clone_from(&old.state);
     effective.local_port = old.local_port;
     effective.metrics = old.metrics;
+    effective.listeners.clone_from(&old.listeners);
     effective.log.format = old.log.format;
     effective
 }
@@ -106,6 +108,12 @@ mod tests {
                 format!("{BASE}[log]\nlevel = \"debug\"\nformat = \"json\"\n[link]\nlocal_port = 9\n"),
                 &["log.level"],
                 &["link.local_port", "log.format"],
+                Risk::None,
+            ),
+            (
+                format!("{BASE}[[listen]]\nlisten = \"127.0.0.1:5000\"\nservice = \"registry\"\n"),
+                &[],
+                &["listen"],
                 Risk::None,
             ),
         ] {

@@ -7,6 +7,8 @@ mod agent;
 mod gateway;
 /// From a token to a node.
 mod join;
+/// Local clients on their way out.
+mod outbound;
 /// The command line, its errors and exit codes.
 mod program;
 /// Another configuration for a running agent.

@@ -11,6 +11,8 @@ mod lab;
 mod lifecycle;
 /// What NATs and links do to streams that run.
 mod nat;
+/// Clients at an edge, on their way to the cloud side and to other edges.
+mod outbound;
 /// Who may reach what, and what becomes of streams when that changes.
 mod rights;
 

@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
-    net::tcp,
     time::timeout,
 };
 use tunnel_model::{Destination, Principal, Reason, Refusal};
@@ -22,6 +21,7 @@ use super::{
 use crate::ingress::{
     Dialled,
     client::{Client, READ, broken},
+    halves,
 };
 
 /// How long the orderly end of a stream nobody needs any more may take.
@@ -177,8 +177,8 @@ impl Upload<'_> {
 
 /// Both sides of a request on its way.
 pub(super) struct Exchange<'a, S> {
-    client_read: tcp::ReadHalf<'a>,
-    client_write: tcp::WriteHalf<'a>,
+    client_read: halves::ReadHalf<'a>,
+    client_write: halves::WriteHalf<'a>,
     backend: &'a mut Backend<S>,
     request: &'a Request,
     upload: Upload<'a>,

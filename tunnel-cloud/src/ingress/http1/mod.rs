@@ -171,8 +171,12 @@ impl<D: Dial> Connection<D> {
     /// Who asks, and for what; the second is not looked at before the first is known.
     async fn admit(&mut self, request: &Request) -> Result<(Principal, Destination), Refusal> {
         let shown = request.fields.all("proxy-authorization").next();
-        let credential = shown.and_then(Credential::from_field);
-        let principal = self.session.gateway.authenticate(credential, self.session.peer).await?;
+        let credential = shown.map(Credential::from_field);
+        // What cannot be read was shown all the same: the certificate does not stand in for it.
+        let principal = match credential {
+            Some(None) => self.session.gateway.authenticate(None, self.session.peer).await?,
+            credential => self.session.authenticate(credential.flatten()).await?,
+        };
         let (host, port) = request.asked.host_port();
         let destination = self.session.destination(&principal, host, port)?;
         Ok((principal, destination))

@@ -10,6 +10,8 @@ use super::forward::REASON_FIELD;
 fn retry_after(reason: Reason) -> Option<u8> {
     match reason {
         Reason::RateLimited => Some(1),
+        // By then one failure is forgiven.
+        Reason::TooManyFailures => Some(6),
         Reason::Overloaded | Reason::Draining => Some(5),
         _ => None,
     }
@@ -22,7 +24,7 @@ pub(crate) fn status_of(reason: Reason) -> u16 {
         Reason::Denied | Reason::NotAllowed => 403,
         Reason::UnknownNode | Reason::UnknownService => 404,
         Reason::Unauthenticated => 407,
-        Reason::RateLimited => 429,
+        Reason::RateLimited | Reason::TooManyFailures => 429,
         Reason::Internal => 500,
         Reason::NodeOffline | Reason::Revoked | Reason::Overloaded | Reason::Draining => 503,
         Reason::TargetTimeout | Reason::IdleTimeout => 504,

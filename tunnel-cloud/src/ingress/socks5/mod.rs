@@ -49,7 +49,7 @@ async fn agree<D: Dial>(
             }
             Ok(Step::Write(reply)) => client.write_all(reply).await.ok()?,
             Ok(Step::Authenticate(credential)) => {
-                match session.gateway.authenticate(credential, session.peer).await {
+                match session.authenticate(credential).await {
                     Ok(admitted) => principal = Some(admitted),
                     Err(refusal) => refused = Some(refusal),
                 }

@@ -23,7 +23,7 @@ async fn what_init_made_opens_and_knows_its_admin() {
 
     let secret = fs::read_to_string(made.state.admin_secret()).unwrap();
     let secret = Secret::new(secret.trim());
-    let admin = state.users.authenticate(&Credential::Bearer { secret }).unwrap();
+    let admin = state.users.authenticate(&Credential::Bearer { secret }, NOW).unwrap();
     assert!(admin.is_member_of(ADMINS));
 }
 

@@ -10,6 +10,8 @@ mod ssh;
 mod subnets;
 /// DNS and iperf3 through UDP forwards.
 mod udp;
+/// Client certificates and tokens of identity providers.
+mod users;
 /// Ports whose host or target decides, and clients that show no credential.
 mod ways;
 /// WebSocket.
