@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What a test may need, and the Debian package that brings it.
-const NEEDS: [(Need, &str); 17] = [
+const NEEDS: [(Need, &str); 20] = [
     (Need::Program("ip"), "iproute2"),
     (Need::Program("iptables"), "iptables"),
     (Need::Program("nft"), "nftables"),
@@ -23,6 +23,9 @@ const NEEDS: [(Need, &str); 17] = [
     (Need::Program("nc"), "netcat-openbsd"),
     (Need::Program("redis-server"), "redis-server"),
     (Need::Program("redis-cli"), "redis-tools"),
+    (Need::Program("dig"), "dnsutils"),
+    (Need::Program("dnsmasq"), "dnsmasq-base"),
+    (Need::Program("iperf3"), "iperf3"),
     (Need::Program("ps"), "procps"),
     // The program stands for its library, whose folder has the architecture's name.
     (Need::Program("faketime"), "faketime"),

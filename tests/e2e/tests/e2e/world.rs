@@ -23,7 +23,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// lines are shown, for tests that fail.
 const LOGS: &str = "TUNNEL_E2E_LOGS";
 
-/// What edges allow beside ssh, kubelet and node-exporter.
+/// What edges allow beside ssh, kubelet and node-exporter, by TCP and by UDP.
 const ALLOWED: &str = "127.0.0.1:8000-8999";
 
 /// The gateway's ports.
@@ -210,7 +210,7 @@ impl World {
         let output = edge.join(&self.lab, &self.token().await?).await?;
         stdout_of(&output).context("join")?;
         let text = fs::read_to_string(&edge.config)?;
-        let allow = format!("allow = [{ALLOWED:?}]");
+        let allow = format!("allow = [{ALLOWED:?}, \"udp:{ALLOWED}\"]");
         fs::write(&edge.config, text.replace("allow = []", &allow))?;
         Ok(edge)
     }

@@ -8,6 +8,8 @@ mod refusals;
 mod ssh;
 /// Machines behind an edge, by address.
 mod subnets;
+/// DNS and iperf3 through UDP forwards.
+mod udp;
 /// Client certificates and tokens of identity providers.
 mod users;
 /// Ports whose host or target decides, and clients that show no credential.
