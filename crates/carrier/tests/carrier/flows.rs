@@ -1,4 +1,3 @@
-
 use bytes::Bytes;
 use tunnel_carrier::{Flow, quic::Limits};
 use tunnel_model::{Protocol, Reason, Refusal};
