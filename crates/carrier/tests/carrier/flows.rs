@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 use tunnel_carrier::{Flow, quic::Limits};
 use tunnel_model::{Protocol, Reason, Refusal};
@@ -127,7 +125,7 @@ async fn r1_a_flow_that_nobody_reads_holds_so_many_packets_and_delays_no_other()
     soon("drops", async {
         while pair.edge.tunnel.status().dropped_packets == 0 {
             slow.send(&[1; 100]);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            soon("a sign of life", pair.gateway.tunnel.ping()).await.unwrap();
         }
     })
     .await;
