@@ -103,17 +103,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
-    if let Some(user) = state
-        .users
-        .list()
-        .iter()
-        .find(|user| Oidc::claims_name(&config.oidc, &user.name))
-    {
-        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
-        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
-            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
-    }
-    let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
+    let oidc = issuers(&config, &state, &metrics)?;
     oidc.start(&readiness, tasks);
     let gateway = Arc::new(Gateway::new(
         &config,
@@ -200,6 +190,17 @@ fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> C
         _ => "is the address one of this machine?",
     };
     CliError::new(Exit::Failure, "listen", message).with_hint(hint)
+}
+
+/// The issuers of tokens, none of whose users would pass for one of the gateway's own.
+fn issuers(config: &Config, state: &State, metrics: &Metrics) -> Result<Arc<Oidc>, CliError> {
+    let users = state.users.list();
+    if let Some(user) = users.iter().find(|user| Oidc::claims_name(&config.oidc, &user.name)) {
+        let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
+        return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
+            .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
+    }
+    Oidc::new(&config.oidc, metrics).map(Arc::new)
 }
 
 fn unusable(error: rustls::Error) -> CliError {

@@ -125,7 +125,7 @@ async fn r1_a_flow_that_nobody_reads_holds_so_many_packets_and_delays_no_other()
     soon("drops", async {
         while pair.edge.tunnel.status().dropped_packets == 0 {
             slow.send(&[1; 100]);
-            soon("a sign of life", pair.gateway.tunnel.ping()).await.unwrap();
+            tokio::task::yield_now().await;
         }
     })
     .await;
