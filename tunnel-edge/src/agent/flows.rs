@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
+    io::Interest,
     net::UdpSocket,
     time::{Instant, sleep_until},
 };
@@ -29,9 +30,10 @@ pub(super) async fn relay(socket: &UdpSocket, mut flow: Flow, idle: Duration) ->
                 Ok(()) => to_target(socket, &mut packets, &mut received).await,
                 Err(refusal) => Err(refusal),
             },
-            ready = socket.readable() => ready
-                .and_then(|()| from_target(socket, &flow, &mut buffer, &mut sent))
-                .map_err(|error| gone(&error)),
+            // A refusal by the target's machine makes the socket fail and not readable.
+            _ = socket.ready(Interest::READABLE | Interest::ERROR) => {
+                from_target(socket, &flow, &mut buffer, &mut sent).and_then(|()| heard_refusal(socket))
+            }
             () = sleep_until(due) => Err(Refusal::new(
                 Reason::IdleTimeout,
                 format!("no packet passed for {} s", idle.as_secs()),
@@ -57,14 +59,13 @@ async fn to_target(socket: &UdpSocket, packets: &mut Vec<Bytes>, moved: &mut u64
     for packet in packets.drain(..) {
         match socket.send(&packet).await {
             Ok(length) => *moved += length as u64,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(gone(&error)),
-            Err(_) => {}
+            Err(error) => unless_refused(&error)?,
         }
     }
     Ok(())
 }
 
-fn from_target(socket: &UdpSocket, flow: &Flow, buffer: &mut [u8], moved: &mut u64) -> io::Result<()> {
+fn from_target(socket: &UdpSocket, flow: &Flow, buffer: &mut [u8], moved: &mut u64) -> Result<(), Refusal> {
     for _ in 0..BATCH {
         match socket.try_recv(buffer) {
             Ok(length) => {
@@ -73,21 +74,25 @@ fn from_target(socket: &UdpSocket, flow: &Flow, buffer: &mut [u8], moved: &mut u
                 flow.send(&buffer[..length]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
+            Err(error) => unless_refused(&error)?,
         }
     }
     Ok(())
 }
 
-fn gone(error: &io::Error) -> Refusal {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Refusal::new(
-            Reason::TargetRefused,
-            "nothing listens at the target; start it, or correct the target",
-        ),
-        _ => Refusal::new(
-            Reason::TargetUnreachable,
-            format!("the target cannot be reached: {error}"),
-        ),
+fn heard_refusal(socket: &UdpSocket) -> Result<(), Refusal> {
+    let heard = socket.try_io(Interest::ERROR, || match socket.take_error()? {
+        Some(error) => Ok(error),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    });
+    heard.map_or(Ok(()), |error| unless_refused(&error))
+}
+
+/// Other errors are of one packet, such as one that was too long for the way.
+fn unless_refused(error: &io::Error) -> Result<(), Refusal> {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        let message = "nothing listens at the target; start it, or correct the target";
+        return Err(Refusal::new(Reason::TargetRefused, message));
     }
+    Ok(())
 }

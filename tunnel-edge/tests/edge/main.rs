@@ -3,6 +3,8 @@
 
 /// The running agent: streams, losses, renewal, the end.
 mod agent;
+/// Flows of packets: both ways, refused, gone.
+mod flows;
 /// A gateway for one test.
 mod gateway;
 /// From a token to a node.
