@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/status` | [`Status`](crate::agent::Status) |
+//! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/connected` | the same, once the gateway has answered through the tunnel |
 //! | `POST /v1/ping` | [`Pong`], after a round trip through the tunnel |
 //! | `POST /v1/reload`, `POST /v1/reload/SECONDS` | [`Reloaded`](crate::reload::Reloaded); with a time to confirm it in |

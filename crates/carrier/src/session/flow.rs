@@ -186,7 +186,7 @@ impl FlowSender {
     /// that it arrives.
     ///
     /// Until the peer has taken the flow, packets go out right behind its header, so that the first of them wait for no
-    /// round trip; after [16](MAX_EARLY) of them, more are dropped.
+    /// round trip; after 16 of them, more are dropped.
     pub fn send(&self, packet: &[u8]) -> bool {
         let sent = if self.state.stands.load(Ordering::Relaxed) {
             match self.shared.connection.send_datagram(encode_datagram(self.id, packet)) {
