@@ -33,9 +33,16 @@ pub(super) fn without_row(schema: &str, page: &str) -> Result<(), String> {
     ))
 }
 
-/// Adds the keys below a schema: tables by their members, lists of tables by themselves and by their members.
+/// Adds the keys below a schema: tables by their members, lists of tables by themselves and by their members, what may be
+/// one of several by the members of each.
 fn collect(root: &Value, schema: &Value, prefix: &str, keys: &mut Vec<String>) {
     let schema = follow(root, schema);
+    for kind in ["anyOf", "oneOf"] {
+        for one in schema[kind].as_array().into_iter().flatten() {
+            collect(root, one, prefix, keys);
+            collect(root, &follow(root, one)["items"], prefix, keys);
+        }
+    }
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         let key = if prefix.is_empty() {
             name.clone()
@@ -43,9 +50,8 @@ fn collect(root: &Value, schema: &Value, prefix: &str, keys: &mut Vec<String>) {
             format!("{prefix}.{name}")
         };
         let member = follow(root, member);
-        if member["properties"].is_object() {
-            collect(root, member, &key, keys);
-        } else {
+        collect(root, member, &key, keys);
+        if !member["properties"].is_object() {
             collect(root, &member["items"], &key, keys);
             keys.push(key);
         }
@@ -85,6 +91,19 @@ mod tests {
             error.contains("[\"listen.public\"]") && error.contains("[\"listen.pubic\"]"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_table_that_may_also_be_a_list_has_the_keys_of_both() {
+        let schema = r##"{
+            "properties": {"listen": {"anyOf": [
+                {"properties": {"metrics": {"type": "string"}}},
+                {"type": "array", "items": {"properties": {"service": {"type": "string"}}}}
+            ]}}
+        }"##;
+        let page = "| `listen` | x |\n| `listen.metrics` | x |\n| `listen.service` | x |\n";
+        assert_eq!(without_row(schema, page), Ok(()));
+        assert!(without_row(schema, "| `listen` | x |\n| `listen.metrics` | x |\n").is_err());
     }
 
     #[test]
