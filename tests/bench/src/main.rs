@@ -13,6 +13,7 @@
 mod bare;
 mod fleet;
 mod load;
+mod opens;
 mod process;
 mod report;
 mod run;

@@ -102,6 +102,11 @@ pub(crate) async fn wait_for_port(address: std::net::SocketAddr) -> anyhow::Resu
     bail!("nothing listens at {address}")
 }
 
+/// A UDP port of loopback that was free a moment ago.
+pub(crate) fn free_udp_port() -> anyhow::Result<u16> {
+    Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// A TCP port of loopback that was free a moment ago, for programs that cannot say which one they took.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())

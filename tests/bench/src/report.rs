@@ -5,24 +5,28 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::{
+    opens::OpensFigures,
     run::{Results, Row},
     subject::Subject,
 };
 
-const ROWS: [(Row, &str); 6] = [
+const ROWS: [(Row, &str); 8] = [
     (Row::OneStream, "TCP, 1 stream (Gbit/s)"),
     (Row::EightStreams, "TCP, 8 streams (Gbit/s)"),
     (Row::KeepAlive, "HTTP, keep-alive (requests/s)"),
     (Row::KeepAliveP99, "HTTP, keep-alive, p99 (ms)"),
     (Row::PerRequest, "HTTP, a connection each (requests/s)"),
     (Row::PerRequestP99, "HTTP, a connection each, p99 (ms)"),
+    (Row::SmallPackets, "UDP, 64 B (packets/s delivered)"),
+    (Row::LargePacketLoss, "UDP, 1200 B, 10,000/s offered: loss (%)"),
 ];
 
 /// Ours against the bare relay may lose this much.
 const OF_BARE: f64 = 0.9;
 
-fn is_time(row: Row) -> bool {
-    matches!(row, Row::KeepAliveP99 | Row::PerRequestP99)
+/// Whether less is better.
+fn is_cost(row: Row) -> bool {
+    matches!(row, Row::KeepAliveP99 | Row::PerRequestP99 | Row::LargePacketLoss)
 }
 
 fn median(samples: &[f64]) -> Option<f64> {
@@ -34,8 +38,9 @@ fn median(samples: &[f64]) -> Option<f64> {
 fn show(row: Row, value: f64) -> String {
     match row {
         Row::OneStream | Row::EightStreams => format!("{:.2}", value / 1e9),
-        Row::KeepAlive | Row::PerRequest => format!("{value:.0}"),
+        Row::KeepAlive | Row::PerRequest | Row::SmallPackets => format!("{value:.0}"),
         Row::KeepAliveP99 | Row::PerRequestP99 => format!("{:.1}", value * 1e3),
+        Row::LargePacketLoss => format!("{value:.2}"),
     }
 }
 
@@ -65,15 +70,24 @@ pub(crate) fn markdown(results: &Results) -> String {
             let high = samples.iter().copied().fold(0.0, f64::max);
             text += &format!(" {} ({} to {})", show(row, middle), show(row, low), show(row, high));
             match ours {
-                Some(ours) if *name != Subject::Ours.name() => text += &format!(" **{:.2}x** |", ours / middle),
+                // Where nothing is lost there is nothing to divide by.
+                Some(ours) if *name != Subject::Ours.name() && middle > 0.0 => {
+                    text += &format!(" **{:.2}x** |", ours / middle)
+                }
                 _ => text += " |",
             }
         }
         text += "\n";
     }
-    text += "\nThe bold figure is ours divided by theirs: above 1 we carry more, or, in the p99 rows, take longer.\n";
+    text += "\nThe bold figure is ours divided by theirs: above 1 we carry more, or, in the rows of p99 and loss, take longer or lose more.\n";
     if !results.skipped.is_empty() {
         text += &format!("\nNot installed, so not measured: {}.\n", results.skipped.join(", "));
+    }
+    if let Some(opens) = &results.opens {
+        text += "\n| opens | measured |\n|---|---|\n";
+        for (what, value) in opens.lines() {
+            text += &format!("| {what} | {value} |\n");
+        }
     }
     if let Some(fleet) = &results.fleet {
         text += "\n| memory and descriptors | measured |\n|---|---|\n";
@@ -109,12 +123,13 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
         ];
         for (peer, bar) in peers {
             let Some(theirs) = middle(peer) else { continue };
-            let ratio = if is_time(row) { theirs / ours } else { ours / theirs };
+            let ratio = if is_cost(row) { theirs / ours } else { ours / theirs };
             if ratio < bar {
                 missed.push(format!("{title}: {ratio:.2} of {}, the bar is {bar}", peer.name()));
             }
         }
     }
+    missed.extend(results.opens.iter().filter_map(OpensFigures::missed));
     missed.extend(results.fleet.iter().flat_map(|fleet| fleet.missed()));
     for miss in &missed {
         eprintln!("MISSED {miss}");

@@ -7,12 +7,26 @@ use tokio::time::timeout;
 
 use crate::{
     fleet::{self, FleetFigures},
-    load::{self, Backends, Entry},
+    load::{self, Backends, Offer, Sink},
+    opens::{self, OpensFigures},
     process::Running,
     subject::{Started, Subject},
 };
 
-/// What the four measurements of a round may take beyond their time.
+/// More small packets each second than anybody here carries, and few enough for the sender.
+const SMALL: Offer = Offer {
+    size: 64,
+    rate: 100_000,
+};
+const LARGE: Offer = Offer {
+    size: 1200,
+    rate: 10_000,
+};
+/// Opens across a link in a run of full length; a shorter run has fewer.
+const OPENS: u128 = 10_000;
+const FULL_LENGTH: Duration = Duration::from_secs(3);
+
+/// What the measurements of a round may take beyond their time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to measure.
@@ -33,6 +47,8 @@ pub(crate) enum Row {
     KeepAliveP99,
     PerRequest,
     PerRequestP99,
+    SmallPackets,
+    LargePacketLoss,
 }
 
 /// What was measured.
@@ -40,6 +56,7 @@ pub(crate) struct Results {
     /// Every sample, by row and subject.
     pub(crate) samples: BTreeMap<(Row, &'static str), Vec<f64>>,
     pub(crate) skipped: Vec<&'static str>,
+    pub(crate) opens: Option<OpensFigures>,
     pub(crate) fleet: Option<FleetFigures>,
 }
 
@@ -48,14 +65,17 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
     let mut backend = Running::start_talking(&std::env::current_exe()?, &["backend"], &dir.path().join("backend.log"))?;
     let line = backend.line().await?;
     let (tcp, http) = line.split_once(' ').context("the backend said nothing useful")?;
+    let sink = Sink::start()?;
     let backends = Backends {
         tcp: tcp.parse()?,
         http: http.parse()?,
+        udp: sink.address(),
     };
 
     let mut results = Results {
         samples: BTreeMap::new(),
         skipped: Vec::new(),
+        opens: None,
         fleet: None,
     };
     let mut subjects: Vec<(Subject, Started)> = Vec::new();
@@ -82,14 +102,22 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
         let count = subjects.len();
         for (subject, started) in subjects.iter().cycle().skip(round % count.max(1)).take(count) {
             eprintln!("round {round}: {}", subject.name());
-            let measuring = measure(&started.entry, plan.time, subject.name(), &mut results);
-            let measured = timeout(plan.time * 4 + PATIENCE, measuring).await;
+            let measuring = measure(started, &sink, plan.time, subject.name(), &mut results);
+            let measured = timeout(plan.time * 6 + PATIENCE, measuring).await;
             measured
                 .unwrap_or_else(|_| anyhow::bail!("it stands still"))
                 .with_context(|| subject.name())?;
         }
     }
+    let ours = subjects.iter().any(|(subject, _)| *subject == Subject::Ours);
     drop(subjects);
+    if ours {
+        let own = dir.path().join("opens");
+        std::fs::create_dir(&own)?;
+        let length = plan.time.min(FULL_LENGTH).as_millis();
+        let count = usize::try_from(OPENS * length / FULL_LENGTH.as_millis())?;
+        results.opens = Some(opens::measure(count, backends, &own).await?);
+    }
     if let Some(edges) = plan.fleet {
         let own = dir.path().join("fleet");
         std::fs::create_dir(&own)?;
@@ -98,7 +126,14 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
     Ok(results)
 }
 
-async fn measure(entry: &Entry, time: Duration, name: &'static str, results: &mut Results) -> anyhow::Result<()> {
+async fn measure(
+    started: &Started,
+    sink: &Sink,
+    time: Duration,
+    name: &'static str,
+    results: &mut Results,
+) -> anyhow::Result<()> {
+    let entry = &started.entry;
     let mut note = |row, value| results.samples.entry((row, name)).or_default().push(value);
     note(Row::OneStream, load::download(entry, 1, time).await?);
     note(Row::EightStreams, load::download(entry, 8, time).await?);
@@ -108,5 +143,12 @@ async fn measure(entry: &Entry, time: Duration, name: &'static str, results: &mu
     let fresh = load::connection_per_request(entry, time).await?;
     note(Row::PerRequest, fresh.per_second());
     note(Row::PerRequestP99, fresh.p99().as_secs_f64());
+    if let Some(udp) = started.udp {
+        note(
+            Row::SmallPackets,
+            load::packets(udp, sink, SMALL, time).await?.per_second,
+        );
+        note(Row::LargePacketLoss, load::packets(udp, sink, LARGE, time).await?.loss);
+    }
     Ok(())
 }

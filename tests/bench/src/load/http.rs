@@ -71,6 +71,11 @@ pub(crate) struct Latencies {
 }
 
 impl Latencies {
+    pub(crate) fn new(mut taken: Vec<Duration>, elapsed: Duration) -> Self {
+        taken.sort_unstable();
+        Self { sorted: taken, elapsed }
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.sorted.len() as f64 / self.elapsed.as_secs_f64()
     }
@@ -132,15 +137,11 @@ where
     F: Future<Output = anyhow::Result<Vec<Duration>>> + Send + 'static,
 {
     let mut running: JoinSet<_> = clients.collect();
-    let mut sorted = Vec::new();
+    let mut all = Vec::new();
     while let Some(taken) = running.join_next().await {
-        sorted.extend(taken??);
+        all.extend(taken??);
     }
-    sorted.sort_unstable();
-    Ok(Latencies {
-        sorted,
-        elapsed: start.elapsed(),
-    })
+    Ok(Latencies::new(all, start.elapsed()))
 }
 
 /// So many requests, a connection for each.

@@ -2,6 +2,7 @@
 
 mod http;
 mod tcp;
+mod udp;
 
 use std::net::SocketAddr;
 
@@ -11,8 +12,9 @@ use tokio::{
     net::TcpStream,
 };
 
-pub(crate) use http::{connection_per_request, keep_alive, requests};
+pub(crate) use http::{Latencies, connection_per_request, keep_alive, requests};
 pub(crate) use tcp::download;
+pub(crate) use udp::{Offer, Sink, packets};
 
 /// Runs both servers until the process is killed, and says where they listen.
 pub(crate) async fn backend() -> anyhow::Result<()> {
@@ -29,6 +31,8 @@ pub(crate) struct Backends {
     pub(crate) tcp: SocketAddr,
     /// Answers each request with a small page.
     pub(crate) http: SocketAddr,
+    /// Counts packets.
+    pub(crate) udp: SocketAddr,
 }
 
 /// How clients get to the servers through a subject.
@@ -111,7 +115,8 @@ impl Entry {
     }
 }
 
-async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+/// A connection that sends at once.
+pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     Ok(socket)

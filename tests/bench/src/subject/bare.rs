@@ -27,6 +27,7 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Star
     };
     Ok(Started {
         entry,
+        udp: None,
         _processes: vec![near.running, far],
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Started, two_ports};
+use super::{Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, find, free_port, wait_for_port},
@@ -14,6 +14,7 @@ pub(super) async fn start(backends: Backends, dir: &Path, protocol: &str) -> any
     };
     let (bind, quic) = (free_port()?, free_port()?);
     let (tcp, http) = two_ports()?;
+    let udp = udp_port()?;
     let server = format!(
         "bindAddr = \"127.0.0.1\"\nbindPort = {bind}\nquicBindPort = {quic}\ntransport.tls.force = true\nlog.level = \"warn\"\n"
     );
@@ -21,9 +22,13 @@ pub(super) async fn start(backends: Backends, dir: &Path, protocol: &str) -> any
     let mut client = format!(
         "serverAddr = \"127.0.0.1\"\nserverPort = {port}\ntransport.protocol = \"{protocol}\"\ntransport.tls.enable = true\nlog.level = \"warn\"\n"
     );
-    for (name, local, remote) in [("tcp", backends.tcp, tcp), ("http", backends.http, http)] {
+    for (name, kind, local, remote) in [
+        ("tcp", "tcp", backends.tcp, tcp),
+        ("http", "tcp", backends.http, http),
+        ("udp", "udp", backends.udp, udp),
+    ] {
         client += &format!(
-            "[[proxies]]\nname = \"{name}\"\ntype = \"tcp\"\nlocalIP = \"127.0.0.1\"\nlocalPort = {}\nremotePort = {}\n",
+            "[[proxies]]\nname = \"{name}\"\ntype = \"{kind}\"\nlocalIP = \"127.0.0.1\"\nlocalPort = {}\nremotePort = {}\n",
             local.port(),
             remote.port()
         );
@@ -40,6 +45,7 @@ pub(super) async fn start(backends: Backends, dir: &Path, protocol: &str) -> any
     wait_for_port(http).await?;
     Ok(Some(Started {
         entry: Entry::Ports { tcp, http },
+        udp: Some(udp),
         _processes: vec![near, far],
     }))
 }

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, path::Path};
 
 use crate::{
     load::{Backends, Entry},
-    process::{Running, free_port},
+    process::{Running, free_port, free_udp_port},
 };
 
 pub(crate) use ours::Ours;
@@ -75,6 +75,8 @@ impl Subject {
 pub(crate) struct Started {
     /// How clients get in.
     pub(crate) entry: Entry,
+    /// Where packets of UDP get in, if it carries any.
+    pub(crate) udp: Option<SocketAddr>,
     /// Its processes; they end when this is dropped.
     pub(crate) _processes: Vec<Running>,
 }
@@ -83,4 +85,9 @@ pub(crate) struct Started {
 fn two_ports() -> anyhow::Result<(SocketAddr, SocketAddr)> {
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
     Ok((local(free_port()?), local(free_port()?)))
+}
+
+/// A free port of loopback for a peer's listener for packets.
+fn udp_port() -> anyhow::Result<SocketAddr> {
+    Ok(([127, 0, 0, 1], free_udp_port()?).into())
 }

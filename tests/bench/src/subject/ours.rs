@@ -1,11 +1,15 @@
 //! The tunnel, as a user sets it up: init, serve, token, join, run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use tokio::process::Command;
+use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
-use super::Started;
+use super::{Started, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, find, free_port, wait_for_port},
@@ -17,7 +21,10 @@ pub(crate) struct Ours {
     edge: PathBuf,
     dir: PathBuf,
     config: String,
+    public: u16,
     proxy: u16,
+    /// Where packets for the edge's sink get in.
+    udp: SocketAddr,
 }
 
 impl Ours {
@@ -32,7 +39,9 @@ impl Ours {
             cloud,
             edge,
             dir: dir.to_owned(),
+            public,
             proxy,
+            udp: udp_port()?,
         };
         let state = ours.path("cloud-state");
         let (public, proxy) = (format!("127.0.0.1:{public}"), format!("127.0.0.1:{proxy}"));
@@ -51,6 +60,12 @@ impl Ours {
         // One user opens everything here, which none of the peers limits.
         let mut text = std::fs::read_to_string(&ours.config)?;
         text += "\n[limits]\nprincipal_opens_per_second = 1000000\nnode_opens_per_second = 1000000\n";
+        // Packets carry no credential: who reaches the port may send.
+        text += &format!(
+            "\n[[forward]]\nlisten = \"{}\"\nnode = \"edge1\"\ntarget = \"service:packets\"\nprotocol = \"udp\"\n\
+             \n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\ntargets = [\"service:packets\"]\n",
+            ours.udp
+        );
         std::fs::write(&ours.config, text)?;
         let log = ours.dir.join("cloud.log");
         let serve = Running::start(&ours.cloud, &["serve", "--config", &ours.config], &log)?;
@@ -63,15 +78,34 @@ impl Ours {
         capture(&self.cloud, &[&["--config", &self.config], args].concat()).await
     }
 
-    /// Enrols an edge that offers both servers, and runs it.
+    /// A link to the gateway.
+    pub(crate) async fn link(&self, link: LinkPair) -> anyhow::Result<UdpRelay> {
+        Ok(UdpRelay::start(self.public(), link, 1).await?)
+    }
+
+    fn public(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.public).into()
+    }
+
+    /// Enrols an edge that offers the servers, and runs it.
     pub(crate) async fn edge(&self, backends: Backends) -> anyhow::Result<Running> {
+        self.edge_at(backends, self.public()).await
+    }
+
+    /// The same, and the edge finds the gateway at `gateway`.
+    pub(crate) async fn edge_at(&self, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
         capture(&self.edge, &["join", &token, "--config", &config, "--state", &state]).await?;
-        let mut text = std::fs::read_to_string(&config)?;
+        let text = std::fs::read_to_string(&config)?;
+        let mut text = text.replace(&self.public().to_string(), &gateway.to_string());
         for (name, target) in [("bulk", backends.tcp), ("page", backends.http)] {
             text += &format!("\n[[service]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
         }
+        text += &format!(
+            "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
+            backends.udp
+        );
         std::fs::write(&config, text)?;
         let run = Running::start(&self.edge, &["run", "--config", &config], &self.dir.join("edge.log"))?;
         capture(&self.edge, &["--config", &config, "wait", "--timeout", "20s"]).await?;
@@ -99,6 +133,7 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Star
     let edge = gateway.edge(backends).await?;
     Ok(Started {
         entry: gateway.entry().await?,
+        udp: Some(gateway.udp),
         _processes: vec![serve, edge],
     })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{Started, two_ports};
+use super::{Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, find, free_port, wait_for_port},
@@ -27,19 +27,23 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Opti
 
     let control = free_port()?;
     let (tcp, http) = two_ports()?;
+    let udp = udp_port()?;
     let noise =
         "[NAME.transport]\ntype = \"noise\"\n[NAME.transport.noise]\npattern = \"Noise_NK_25519_ChaChaPoly_BLAKE2s\"\n";
     let server = format!(
         "[server]\nbind_addr = \"127.0.0.1:{control}\"\ndefault_token = \"bench\"\n{}local_private_key = \"{private}\"\n\
-         [server.services.tcp]\nbind_addr = \"{tcp}\"\n[server.services.http]\nbind_addr = \"{http}\"\n",
+         [server.services.tcp]\nbind_addr = \"{tcp}\"\n[server.services.http]\nbind_addr = \"{http}\"\n\
+         [server.services.udp]\ntype = \"udp\"\nbind_addr = \"{udp}\"\n",
         noise.replace("NAME", "server")
     );
     let client = format!(
         "[client]\nremote_addr = \"127.0.0.1:{control}\"\ndefault_token = \"bench\"\n{}remote_public_key = \"{public}\"\n\
-         [client.services.tcp]\nlocal_addr = \"{}\"\n[client.services.http]\nlocal_addr = \"{}\"\n",
+         [client.services.tcp]\nlocal_addr = \"{}\"\n[client.services.http]\nlocal_addr = \"{}\"\n\
+         [client.services.udp]\ntype = \"udp\"\nlocal_addr = \"{}\"\n",
         noise.replace("NAME", "client"),
         backends.tcp,
-        backends.http
+        backends.http,
+        backends.udp
     );
     let (server_file, client_file) = (dir.join("rathole-server.toml"), dir.join("rathole-client.toml"));
     std::fs::write(&server_file, server)?;
@@ -60,6 +64,7 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Opti
     wait_for_port(http).await?;
     Ok(Some(Started {
         entry: Entry::Ports { tcp, http },
+        udp: Some(udp),
         _processes: vec![near, far],
     }))
 }

@@ -82,6 +82,7 @@ pub(super) async fn start(backends: Backends, dir: &Path, direction: Direction) 
     wait_for_port(http).await?;
     Ok(Some(Started {
         entry: Entry::Ports { tcp, http },
+        udp: None,
         _processes: vec![near, far],
     }))
 }
