@@ -65,7 +65,11 @@ impl Alpn {
 /// The gateway's side, for both protocols. Client certificates are asked for and may be missing; one that is shown must
 /// lead to the root as a node's, and may have expired.
 pub fn server_config(gateway: &Credential, root: &ClusterRoot) -> Result<ServerConfig, rustls::Error> {
-    let verifier = NodeVerifier { root: root.clone() };
+    let verifier = ClientVerifier {
+        root: root.clone(),
+        clients: Clients::Nodes,
+        hints: Vec::new(),
+    };
     let (chain, key) = gateway.for_rustls();
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -87,8 +91,9 @@ pub const ALPN_PROXY: &[u8] = b"http/1.1";
 pub fn server_config_proxy(gateway: &Credential, root: &ClusterRoot) -> Result<ServerConfig, rustls::Error> {
     // Callers may hold certificates of other authorities for other servers. Those that heed the hint do not show them.
     let hints = vec![DistinguishedName::in_sequence(root.anchor().subject.as_ref())];
-    let verifier = UserVerifier {
+    let verifier = ClientVerifier {
         root: root.clone(),
+        clients: Clients::Users,
         hints,
     };
     let (chain, key) = gateway.for_rustls();
@@ -187,60 +192,21 @@ fn no_tls12<T>() -> Result<T, rustls::Error> {
     Err(rustls::PeerIncompatible::Tls13RequiredForQuic.into())
 }
 
+/// Whose certificates a port takes.
 #[derive(Debug)]
-struct NodeVerifier {
-    root: ClusterRoot,
-}
-
-impl ClientCertVerifier for NodeVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        chain::check(&chain_of(end_entity, intermediates), &self.root, Wanted::Node).map_err(refuse)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &SIGNATURES)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SIGNATURES.supported_schemes()
-    }
+enum Clients {
+    Nodes,
+    Users,
 }
 
 #[derive(Debug)]
-struct UserVerifier {
+struct ClientVerifier {
     root: ClusterRoot,
+    clients: Clients,
     hints: Vec<DistinguishedName>,
 }
 
-impl ClientCertVerifier for UserVerifier {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -255,8 +221,16 @@ impl ClientCertVerifier for UserVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let now = crate::UnixTime::from_secs(now.as_secs());
-        UserIdentity::from_chain(&chain_of(end_entity, intermediates), &self.root, now).map_err(refuse)?;
+        let chain = chain_of(end_entity, intermediates);
+        let checked = match self.clients {
+            // Whether it is in date is for the session to judge: an expired one may still renew itself.
+            Clients::Nodes => chain::check(&chain, &self.root, Wanted::Node).map(drop),
+            Clients::Users => {
+                let now = crate::UnixTime::from_secs(now.as_secs());
+                UserIdentity::from_chain(&chain, &self.root, now).map(drop)
+            }
+        };
+        checked.map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -114,26 +114,21 @@ impl Limiter {
         let full = || Refusal::new(Reason::Overloaded, "too many users at once; try again later");
         let of_principal = self.principals.get(Holder::of(principal), now).ok_or_else(full)?;
         let of_node = self.nodes.get(node.clone(), now).ok_or_else(full)?;
-        for (account, limit, who, key) in [
-            (
-                &of_principal,
-                &self.limits.principal_opens,
-                format!("{principal} may open"),
-                "principal_opens_per_second",
-            ),
-            (
-                &of_node,
-                &self.limits.node_opens,
-                format!("all together may open to {node}"),
-                "node_opens_per_second",
-            ),
-        ] {
-            let Some(rate) = rate(limit) else { continue };
-            if account.opens.take(1, rate, now).is_err() {
-                let message =
-                    format!("{who} {rate} streams a second, and more were tried; try again later (limits.{key})");
-                return Err(Refusal::new(Reason::RateLimited, message));
-            }
+        let too_often = |who: String, rate: PerSecond, key: &str| {
+            let message = format!("{who} {rate} streams a second, and more were tried; try again later (limits.{key})");
+            Refusal::new(Reason::RateLimited, message)
+        };
+        if let Some(rate) = rate(&self.limits.principal_opens)
+            && of_principal.opens.take(1, rate, now).is_err()
+        {
+            let who = format!("{principal} may open");
+            return Err(too_often(who, rate, "principal_opens_per_second"));
+        }
+        if let Some(rate) = rate(&self.limits.node_opens)
+            && of_node.opens.take(1, rate, now).is_err()
+        {
+            let who = format!("all together may open to {node}");
+            return Err(too_often(who, rate, "node_opens_per_second"));
         }
         let most = self.limits.streams.load(Ordering::Relaxed);
         if of_principal.streams.fetch_add(1, Ordering::Relaxed) >= most {

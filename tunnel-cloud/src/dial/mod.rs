@@ -350,7 +350,8 @@ impl Dial for Gateway {
     }
 
     fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
-        let may = |destination: &Destination| self.judge(principal, destination).0.is_allowed();
+        let policy = self.rights.policy();
+        let may = |destination: &Destination| self.verdict(&policy, principal, destination).is_allowed();
         route::node_towards(&self.directory, may, principal, protocol, address)
     }
 
