@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::UnixSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::accept::{AcceptMetrics, Acceptor};
@@ -202,6 +202,8 @@ fn failure() -> CliError {
 }
 
 /// A socket as a killed process leaves it.
+/// Leaves a socket on which nobody answers. It never listens: a child that another test starts at this moment holds
+/// a copy until it runs its program, and would keep a listening one answering.
 fn leave_stale(path: &Path) {
-    drop(UnixListener::bind(path).unwrap());
+    UnixSocket::new_stream().unwrap().bind(path).unwrap();
 }

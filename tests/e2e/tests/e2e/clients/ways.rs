@@ -165,7 +165,8 @@ async fn redis_is_reached_through_a_forward_of_the_configuration_and_one_of_a_co
         run(get, SOON)
     };
     assert!(stdout_of(&get().await?)? == value);
-    forward.signal(Signal::SIGINT)?;
+    // Not SIGINT: whoever starts the tests in the background of a script has it ignored, and children inherit that.
+    forward.signal(Signal::SIGTERM)?;
     forward.wait_for_exit(SOON).await?;
     wait_until("the forward is closed", SOON, async || {
         get().await.is_ok_and(|output| !output.status.success())
