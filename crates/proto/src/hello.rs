@@ -1,5 +1,7 @@
 //! The first words: who is there, and what both speak.
 
+use std::time::Duration;
+
 use tunnel_model::{Reason, Refusal, SessionId};
 
 /// The versions of the protocol that this library speaks, lowest and highest.
@@ -14,8 +16,14 @@ pub struct Hello {
     pub max_version: u32,
     /// What it can do beyond the version; what only one peer can do is not done.
     pub features: Vec<String>,
-    /// Of the sender: an edge keeps it for as long as it runs, a gateway for as long as its process lives.
+    /// The session that the edge means. The gateway says it after the edge.
     pub session: SessionId,
+    /// Which of the session's carriers this is, from 1 on; each that the edge dials has a higher number.
+    pub carrier: u64,
+    /// From the gateway: it has the session, so that its streams go on. Else the session is a new one.
+    pub continues: bool,
+    /// How long the sender keeps the session's streams while there is no carrier.
+    pub resume_for: Duration,
     /// Name and version of the program.
     pub software: String,
     /// From the gateway, the node's name; from the edge, its host name.
@@ -31,6 +39,8 @@ pub struct Negotiated {
     pub version: u32,
     /// The features that both have.
     pub features: Vec<String>,
+    /// How long streams wait for another carrier: as long as both keep them.
+    pub resume_for: Duration,
     /// The peer's own words.
     pub peer: Hello,
 }
@@ -55,6 +65,7 @@ impl Negotiated {
         Ok(Self {
             version,
             features,
+            resume_for: ours.resume_for.min(peer.resume_for),
             peer,
         })
     }
@@ -85,6 +96,9 @@ mod tests {
             max_version,
             features: features.iter().map(|&f| f.to_owned()).collect(),
             session: SessionId::from_bytes([0; 16]),
+            carrier: 1,
+            continues: false,
+            resume_for: Duration::ZERO,
             software: String::new(),
             name: String::new(),
             unix_millis: 0,

@@ -2,6 +2,8 @@
 //!
 //! Unknown fields and unknown kinds are ignored, so that a fleet upgrades over weeks. Field numbers are never reused.
 
+mod wire;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,6 +65,40 @@ pub enum Control {
     },
     /// This is all that I offer.
     Offer(Offer),
+    /// So much has arrived and is my business now: you need not keep it.
+    Acks(Vec<Position>),
+    /// On a carrier that continues a session: these are the streams that I still have.
+    Resume {
+        /// The streams, or some of them.
+        streams: Vec<Position>,
+        /// There are no others.
+        last: bool,
+    },
+}
+
+/// How far a direction has come, as its receiver sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The stream.
+    pub id: StreamId,
+    /// Bytes of data that have arrived, and one more once the direction has ended cleanly.
+    pub received: u64,
+}
+
+/// The first frame of an opener's direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Header {
+    /// A stream.
+    Open {
+        /// Its number.
+        id: StreamId,
+        /// What it is for.
+        open: Open,
+        /// It was asked for on an earlier carrier, and whether that was heard is not known.
+        again: bool,
+    },
+    /// The stream goes on, and so much of the acceptor's direction has arrived.
+    Resume(Position),
 }
 
 /// The header of a stream: what it is for.
@@ -148,6 +184,9 @@ impl Control {
                 software: hello.software.clone(),
                 name: hello.name.clone(),
                 unix_millis: hello.unix_millis,
+                carrier: hello.carrier,
+                continues: hello.continues,
+                resume_millis: millis(hello.resume_for),
             }),
             Self::Ping(number) => wire::Kind::Ping(wire::Ping { number: *number }),
             Self::Pong(number) => wire::Kind::Pong(wire::Ping { number: *number }),
@@ -161,9 +200,16 @@ impl Control {
             }),
             Self::GoAway { refusal, retry_after } => wire::Kind::GoAway(wire::GoAway {
                 refusal: Some(refusal.into()),
-                retry_after_millis: retry_after.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+                retry_after_millis: retry_after.map(millis),
             }),
             Self::Offer(offer) => wire::Kind::Offer(write_offer(offer)),
+            Self::Acks(streams) => wire::Kind::Acks(wire::Acks {
+                streams: streams.iter().map(wire::Position::from).collect(),
+            }),
+            Self::Resume { streams, last } => wire::Kind::Resume(wire::Resume {
+                streams: streams.iter().map(wire::Position::from).collect(),
+                last: *last,
+            }),
         }
     }
 
@@ -185,6 +231,11 @@ impl Control {
                 retry_after: go_away.retry_after_millis.map(Duration::from_millis),
             },
             wire::Kind::Offer(offer) => Self::Offer(read_offer(offer)?),
+            wire::Kind::Acks(acks) => Self::Acks(read_positions(acks.streams)),
+            wire::Kind::Resume(resume) => Self::Resume {
+                streams: read_positions(resume.streams),
+                last: resume.last,
+            },
         })
     }
 }
@@ -206,7 +257,36 @@ impl TryFrom<wire::Hello> for Hello {
             software: clip(hello.software),
             name: clip(hello.name),
             unix_millis: hello.unix_millis,
+            carrier: hello.carrier,
+            continues: hello.continues,
+            resume_for: Duration::from_millis(hello.resume_millis),
         })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn read_positions(streams: Vec<wire::Position>) -> Vec<Position> {
+    streams.into_iter().map(Position::from).collect()
+}
+
+impl From<&Position> for wire::Position {
+    fn from(position: &Position) -> Self {
+        Self {
+            stream: position.id.0,
+            received: position.received,
+        }
+    }
+}
+
+impl From<wire::Position> for Position {
+    fn from(position: wire::Position) -> Self {
+        Self {
+            id: StreamId(position.stream),
+            received: position.received,
+        }
     }
 }
 
@@ -268,26 +348,49 @@ fn read_service(service: &wire::Service, protocol: Protocol) -> Option<Service> 
     })
 }
 
-impl Open {
-    /// The header of a stream with this id, as a frame.
-    pub(crate) fn encode(&self, id: StreamId) -> Bytes {
-        frame::encode(&wire::Header {
-            open: Some(wire::Open {
-                stream: id.0,
-                target: self.target.to_string(),
-                protocol: write_protocol(self.protocol),
-                class: self.class as u32,
-                trace: self.trace.as_bytes().to_vec(),
-                principal: self.principal.clone(),
-                node: self.node.as_ref().map(ToString::to_string).unwrap_or_default(),
-            }),
+impl Header {
+    /// As a frame.
+    pub(crate) fn encode(&self) -> Bytes {
+        frame::encode(&match self {
+            Self::Open { id, open, again } => wire::Header {
+                open: Some(open.to_wire(*id)),
+                resume: None,
+                again: *again,
+            },
+            Self::Resume(position) => wire::Header {
+                open: None,
+                resume: Some(position.into()),
+                again: false,
+            },
         })
     }
 
     /// Reads the content of a stream's first frame.
-    pub fn decode(frame: &[u8]) -> Result<(StreamId, Self), DecodeError> {
+    pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let header = wire::Header::decode(frame).map_err(malformed)?;
-        let open = header.open.ok_or(DecodeError::Field("header.open"))?;
+        if let Some(position) = header.resume {
+            return Ok(Self::Resume(position.into()));
+        }
+        let (id, open) = Open::from_wire(header.open.ok_or(DecodeError::Field("header.open"))?)?;
+        let again = header.again;
+        Ok(Self::Open { id, open, again })
+    }
+}
+
+impl Open {
+    fn to_wire(&self, id: StreamId) -> wire::Open {
+        wire::Open {
+            stream: id.0,
+            target: self.target.to_string(),
+            protocol: write_protocol(self.protocol),
+            class: self.class as u32,
+            trace: self.trace.as_bytes().to_vec(),
+            principal: self.principal.clone(),
+            node: self.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+
+    fn from_wire(open: wire::Open) -> Result<(StreamId, Self), DecodeError> {
         let id = StreamId(open.stream);
         if id > StreamId::MAX {
             return Err(DecodeError::Field("open.stream"));
@@ -352,339 +455,5 @@ fn clip(text: String) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT / 4).collect()
 }
 
-/// The messages as they stand on the wire. `docs/protocol.md` has them as a .proto file.
-mod wire {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Control {
-        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
-        pub(super) kind: Option<Kind>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub(super) enum Kind {
-        #[prost(message, tag = "1")]
-        Hello(Hello),
-        #[prost(message, tag = "2")]
-        Ping(Ping),
-        #[prost(message, tag = "3")]
-        Pong(Ping),
-        #[prost(message, tag = "4")]
-        End(End),
-        #[prost(message, tag = "5")]
-        Reset(Reset),
-        #[prost(message, tag = "6")]
-        GoAway(GoAway),
-        #[prost(message, tag = "7")]
-        Offer(Offer),
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Hello {
-        #[prost(uint32, tag = "1")]
-        pub(super) min_version: u32,
-        #[prost(uint32, tag = "2")]
-        pub(super) max_version: u32,
-        #[prost(string, repeated, tag = "3")]
-        pub(super) features: Vec<String>,
-        #[prost(bytes = "vec", tag = "4")]
-        pub(super) session: Vec<u8>,
-        #[prost(string, tag = "5")]
-        pub(super) software: String,
-        #[prost(string, tag = "6")]
-        pub(super) name: String,
-        #[prost(uint64, tag = "7")]
-        pub(super) unix_millis: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Ping {
-        #[prost(uint64, tag = "1")]
-        pub(super) number: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct End {
-        #[prost(uint64, tag = "1")]
-        pub(super) stream: u64,
-        #[prost(uint64, tag = "2")]
-        pub(super) offset: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Reset {
-        #[prost(uint64, tag = "1")]
-        pub(super) stream: u64,
-        #[prost(message, optional, tag = "2")]
-        pub(super) refusal: Option<Refusal>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct GoAway {
-        #[prost(message, optional, tag = "1")]
-        pub(super) refusal: Option<Refusal>,
-        #[prost(uint64, optional, tag = "2")]
-        pub(super) retry_after_millis: Option<u64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Offer {
-        #[prost(message, repeated, tag = "1")]
-        pub(super) services: Vec<Service>,
-        #[prost(string, repeated, tag = "2")]
-        pub(super) subnets: Vec<String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Service {
-        #[prost(string, tag = "1")]
-        pub(super) name: String,
-        #[prost(string, tag = "2")]
-        pub(super) target: String,
-        /// 0 is TCP, 1 is UDP.
-        #[prost(uint32, tag = "3")]
-        pub(super) protocol: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Refusal {
-        #[prost(uint32, tag = "1")]
-        pub(super) reason: u32,
-        #[prost(string, tag = "2")]
-        pub(super) message: String,
-    }
-
-    /// Field 2 is kept for a stream that resumes.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Header {
-        #[prost(message, optional, tag = "1")]
-        pub(super) open: Option<Open>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Open {
-        #[prost(uint64, tag = "1")]
-        pub(super) stream: u64,
-        #[prost(string, tag = "2")]
-        pub(super) target: String,
-        #[prost(uint32, tag = "3")]
-        pub(super) class: u32,
-        #[prost(bytes = "vec", tag = "4")]
-        pub(super) trace: Vec<u8>,
-        #[prost(string, tag = "5")]
-        pub(super) principal: String,
-        #[prost(string, tag = "6")]
-        pub(super) node: String,
-        /// As of a service.
-        #[prost(uint32, tag = "7")]
-        pub(super) protocol: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Reply {
-        #[prost(message, optional, tag = "1")]
-        pub(super) refusal: Option<Refusal>,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn every_message_reads_back_as_it_was_written() {
-        for message in examples() {
-            assert_eq!(Control::decode(content(&message.encode())), Ok(Some(message)));
-        }
-        for target in [
-            "port:10250",
-            "service:web",
-            "tcp:10.0.0.1:80",
-            "udp:53",
-            "udp:db.lan:53",
-        ] {
-            for node in [None, Some(NodeName::cloud()), Some("edge2".parse().unwrap())] {
-                let target: Target = target.parse().unwrap();
-                let (id, open) = (
-                    StreamId(6),
-                    Open {
-                        protocol: target.protocol().unwrap_or(Protocol::Udp),
-                        target,
-                        node,
-                        ..an_open()
-                    },
-                );
-                assert_eq!(Open::decode(content(&open.encode(id))), Ok((id, open)));
-            }
-        }
-        for reply in [Ok(()), Err(Refusal::new(Reason::TargetRefused, "nothing listens"))] {
-            assert_eq!(decode_reply(content(&encode_reply(&reply))), Ok(reply));
-        }
-    }
-
-    /// B2
-    #[test]
-    fn a_truncated_message_is_an_error_or_another_message_and_never_a_panic() {
-        for message in examples() {
-            let whole = message.encode();
-            let whole = content(&whole);
-            for end in 0..whole.len() {
-                assert_ne!(
-                    Control::decode(&whole[..end]),
-                    Ok(Some(message.clone())),
-                    "cut at {end}"
-                );
-            }
-        }
-    }
-
-    /// B3
-    #[test]
-    fn a_count_larger_than_the_message_is_refused() {
-        // Control.offer (field 7, length-delimited) that claims 127 bytes and has none.
-        assert!(matches!(Control::decode(&[0x3a, 0x7f]), Err(DecodeError::Malformed(_))));
-    }
-
-    /// B4
-    #[test]
-    fn a_kind_of_message_that_is_not_known_is_ignored() {
-        // Field 100 with an empty message in it.
-        assert_eq!(Control::decode(&[0xa2, 0x06, 0x00]), Ok(None));
-    }
-
-    #[test]
-    fn an_edge_cannot_declare_services_without_end() {
-        let many = |services, subnets| Offer {
-            services: vec![a_service("127.0.0.1:80"); services],
-            subnets: vec!["10.42.3.0/24".parse().unwrap(); subnets],
-        };
-        let read = |offer| Control::decode(content(&Control::Offer(offer).encode()));
-        let most = many(MAX_SERVICES, MAX_SUBNETS);
-        assert_eq!(check_offer(&most), Ok(()));
-        assert_eq!(read(most.clone()), Ok(Some(Control::Offer(most))));
-        let services = many(MAX_SERVICES + 1, 0);
-        assert_eq!(check_offer(&services), Err(OfferError::Services(MAX_SERVICES + 1)));
-        assert_eq!(read(services), Err(DecodeError::TooMany("services")));
-        let subnets = many(0, MAX_SUBNETS + 1);
-        assert_eq!(check_offer(&subnets), Err(OfferError::Subnets(MAX_SUBNETS + 1)));
-        assert_eq!(read(subnets), Err(DecodeError::TooMany("subnets")));
-    }
-
-    #[test]
-    fn an_offer_that_no_frame_holds_is_not_made() {
-        let long = Offer {
-            services: vec![a_service(&format!("{}:80", "a.".repeat(100))); MAX_SERVICES],
-            subnets: Vec::new(),
-        };
-        assert!(matches!(check_offer(&long), Err(OfferError::Size(_))));
-    }
-
-    /// B4
-    #[test]
-    fn a_service_of_a_protocol_that_is_not_known_is_left_out() {
-        let service = |name: &str, protocol| wire::Service {
-            name: name.to_owned(),
-            target: "127.0.0.1:53".to_owned(),
-            protocol,
-        };
-        let offer = read_offer(wire::Offer {
-            services: vec![service("web", 0), service("later", 2), service("dns", 1)],
-            subnets: Vec::new(),
-        });
-        let read: Vec<_> = offer
-            .unwrap()
-            .services
-            .into_iter()
-            .map(|s| (s.name.to_string(), s.protocol))
-            .collect();
-        assert_eq!(
-            read,
-            [("web".to_owned(), Protocol::Tcp), ("dns".to_owned(), Protocol::Udp)]
-        );
-    }
-
-    #[test]
-    fn an_offer_that_cannot_be_read_is_refused() {
-        let subnets = |text: &str| {
-            read_offer(wire::Offer {
-                services: Vec::new(),
-                subnets: vec![text.to_owned()],
-            })
-        };
-        assert!(subnets("10.42.3.0/24").is_ok());
-        for bad in ["", "10.42.3.0/33", "010.0.0.0/8", "edge1"] {
-            assert_eq!(subnets(bad), Err(DecodeError::Field("offer.subnets")), "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Control::decode(&bytes);
-            let _ = Open::decode(&bytes);
-            let _ = decode_reply(&bytes);
-        }
-    }
-
-    fn content(framed: &[u8]) -> &[u8] {
-        let length = prost::decode_length_delimiter(framed).unwrap();
-        &framed[framed.len() - length..]
-    }
-
-    fn an_open() -> Open {
-        Open {
-            target: Target::Port(10250),
-            protocol: Protocol::Tcp,
-            class: Class::Interactive,
-            trace: TraceId::from_bytes([3; 16]),
-            principal: "alice".to_owned(),
-            node: None,
-        }
-    }
-
-    fn a_service(target: &str) -> Service {
-        Service {
-            name: "web".parse().unwrap(),
-            target: target.parse().unwrap(),
-            protocol: Protocol::Tcp,
-        }
-    }
-
-    fn examples() -> Vec<Control> {
-        vec![
-            Control::Hello(Hello {
-                min_version: 1,
-                max_version: 2,
-                features: vec!["resume".to_owned()],
-                session: SessionId::from_bytes([9; 16]),
-                software: "tunnel-edge 0.1.0".to_owned(),
-                name: "edge1".to_owned(),
-                unix_millis: 1_800_000_000_000,
-            }),
-            Control::Ping(7),
-            Control::Pong(7),
-            Control::End {
-                id: StreamId(2),
-                offset: 1 << 40,
-            },
-            Control::Reset {
-                id: StreamId(3),
-                refusal: Refusal::new(Reason::Cancelled, "the caller went away"),
-            },
-            Control::GoAway {
-                refusal: Refusal::new(Reason::Draining, "restart"),
-                retry_after: Some(Duration::from_millis(1500)),
-            },
-            Control::Offer(Offer {
-                services: vec![
-                    a_service("127.0.0.1:80"),
-                    Service {
-                        protocol: Protocol::Udp,
-                        ..a_service("127.0.0.1:53")
-                    },
-                ],
-                subnets: vec!["10.42.3.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            }),
-        ]
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! The session machine: the control stream, the streams' lives, and time.
 
+mod acks;
+mod resume;
 mod streams;
 
 use std::{
@@ -10,10 +12,18 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tunnel_model::{Offer, Reason, Refusal};
 
-use self::streams::{Early, Stream};
-pub use self::streams::{Incoming, OpenError};
+use self::{
+    acks::Acks,
+    resume::{Gone, PeerList},
+    streams::{Early, Stream},
+};
+pub use self::{
+    acks::ReplayLimits,
+    resume::Attach,
+    streams::{Incoming, OpenError, Stale},
+};
 use crate::{
-    Control, FrameReader, Hello, MAX_CONTROL_FRAME, Negotiated, StreamId,
+    Control, FrameReader, MAX_CONTROL_FRAME, StreamId,
     budget::Budget,
     keepalive::{Keepalive, Verdict},
     message::{OfferError, encode_offer},
@@ -38,6 +48,11 @@ impl Side {
     }
 }
 
+/// Whether a session outlives a carrier that ended for this reason: nobody meant it to end.
+pub fn outlives(reason: Reason) -> bool {
+    matches!(reason, Reason::CarrierLost | Reason::IdleTimeout)
+}
+
 /// What a session may do and for how long it waits.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -50,6 +65,10 @@ pub struct Config {
     pub patience: Duration,
     /// How long the announcement of a direction's end may come after the end of its carrier stream.
     pub end_grace: Duration,
+    /// How long streams wait for another carrier, if the peer keeps them as long.
+    pub resume_for: Duration,
+    /// How much of what was sent is kept until the peer has it.
+    pub replay: ReplayLimits,
 }
 
 impl Default for Config {
@@ -59,11 +78,13 @@ impl Default for Config {
             keepalive: None,
             patience: Duration::from_secs(10),
             end_grace: Duration::from_secs(10),
+            resume_for: Duration::from_secs(600),
+            replay: ReplayLimits::default(),
         }
     }
 }
 
-/// The peer broke the protocol, or cannot go on: close the carrier with this refusal.
+/// The peer broke the protocol, or cannot go on: close the session with this refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct Violation(#[from] pub Refusal);
@@ -77,8 +98,6 @@ impl Violation {
 /// What the owner of the session has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peers have agreed; streams may be opened and accepted.
-    Ready(Negotiated),
     /// The edge says anew what it offers.
     Offer(Offer),
     /// The ping of this number was answered.
@@ -102,6 +121,10 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// [`Session::room`] was 0 and may be more now.
+    Room(StreamId),
+    /// The stream goes on: open a stream of the carrier for it, and write there what [`Session::reattach`] gives.
+    Reattach(StreamId),
     /// The peer wants no new streams and will leave.
     GoAway {
         /// Why.
@@ -111,7 +134,8 @@ pub enum Event {
     },
     /// After [`Session::drain`] or a goaway of the peer: no stream is left.
     Drained,
-    /// The peer is gone or cannot be talked to: close the carrier with this refusal.
+    /// The carrier is of no use: the peer is gone, or cannot be talked to. If there is none, the session is over: no other
+    /// came in time.
     Failed(Refusal),
 }
 
@@ -122,12 +146,19 @@ const MAX_PINGS: usize = 64;
 
 #[derive(Debug)]
 enum Phase {
-    /// No carrier.
-    Down,
-    /// The peer's hello is awaited until then.
-    Greeting { until: Instant },
-    /// The peers have agreed.
-    Ready,
+    /// There was no carrier yet.
+    New,
+    /// There is a carrier.
+    Up {
+        /// What the peer still has, as far as it has said, on a carrier that continues the session.
+        resuming: Option<PeerList>,
+    },
+    /// The carrier is of no use, and the owner was told.
+    GivenUp,
+    /// The carrier was lost; streams wait until then.
+    Down { until: Instant },
+    /// The session is over.
+    Closed,
 }
 
 /// One end of a session. The crate's root says in which order to call it.
@@ -135,19 +166,28 @@ enum Phase {
 pub struct Session {
     side: Side,
     config: Config,
-    hello: Hello,
     phase: Phase,
+    /// The number of the last carrier.
+    carrier: u64,
+    /// As agreed on the last carrier.
+    resume_for: Duration,
     reader: FrameReader,
     transmit: BytesMut,
     events: VecDeque<Event>,
     streams: HashMap<StreamId, Stream>,
-    /// How many of `streams` the peer opened.
-    peer_streams: usize,
+    /// How many of `streams` have a direction that has not ended here.
+    open: usize,
+    /// How many of these the peer opened.
+    peer_open: usize,
     next_id: StreamId,
     seen: SeenIds,
     early: BTreeMap<StreamId, Early>,
     /// When to give up on announcements of an end.
     graces: BTreeSet<(Instant, StreamId)>,
+    acks: Acks,
+    gone: Gone,
+    /// There may be a new time to wait for.
+    timer_moved: bool,
     keepalive: Option<Keepalive>,
     pings: VecDeque<(u64, Instant)>,
     next_ping: u64,
@@ -160,22 +200,27 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without a carrier. `hello` is what we say first on each.
-    pub fn new(side: Side, config: Config, hello: Hello, now: Instant) -> Self {
+    /// A session without a carrier.
+    pub fn new(side: Side, config: Config, now: Instant) -> Self {
         Self {
             side,
+            acks: Acks::new(config.replay),
             config,
-            hello,
-            phase: Phase::Down,
+            phase: Phase::New,
+            carrier: 0,
+            resume_for: Duration::ZERO,
             reader: FrameReader::new(MAX_CONTROL_FRAME),
             transmit: BytesMut::new(),
             events: VecDeque::new(),
             streams: HashMap::new(),
-            peer_streams: 0,
+            open: 0,
+            peer_open: 0,
             next_id: StreamId::first_of(side),
             seen: SeenIds::starting_at(StreamId::first_of(side.peer())),
             early: BTreeMap::new(),
             graces: BTreeSet::new(),
+            gone: Gone::default(),
+            timer_moved: false,
             keepalive: None,
             pings: VecDeque::new(),
             next_ping: 0,
@@ -185,32 +230,6 @@ impl Session {
             leaving: false,
             drained: false,
         }
-    }
-
-    /// A carrier is there and the peer at its other end is who it should be.
-    pub fn handle_carrier_up(&mut self, now: Instant) {
-        self.phase = Phase::Greeting {
-            until: now + self.config.patience,
-        };
-        self.reader = FrameReader::new(MAX_CONTROL_FRAME);
-        self.keepalive = self
-            .config
-            .keepalive
-            .map(|interval| Keepalive::new(interval, self.config.patience, now));
-        self.leaving = false;
-        self.drained = false;
-        self.queue(&Control::Hello(self.hello.clone()));
-    }
-
-    /// The carrier is gone, and with it every stream.
-    pub fn handle_carrier_lost(&mut self, refusal: &Refusal) {
-        self.phase = Phase::Down;
-        self.keepalive = None;
-        self.transmit.clear();
-        self.pings.clear();
-        self.early.clear();
-        self.graces.clear();
-        self.break_all(refusal);
     }
 
     /// Takes what arrived on the control stream.
@@ -225,7 +244,8 @@ impl Session {
             .map_err(|e| Violation::protocol(format!("control stream: {e}")))?
         {
             let message = Control::decode(&frame).map_err(|e| Violation::protocol(format!("control stream: {e}")))?;
-            if let Some(message) = message {
+            // What comes after we have given the carrier up says nothing.
+            if let (Some(message), Phase::Up { .. }) = (message, &self.phase) {
                 self.handle_message(message, now)?;
             }
         }
@@ -233,37 +253,29 @@ impl Session {
     }
 
     fn handle_message(&mut self, message: Control, now: Instant) -> Result<(), Violation> {
-        match (&self.phase, message) {
-            (Phase::Greeting { .. }, Control::Hello(peer)) => {
-                let agreed = Negotiated::between(&self.hello, peer)?;
-                self.phase = Phase::Ready;
-                self.events.push_back(Event::Ready(agreed));
-            }
-            (Phase::Ready, Control::Hello(_)) => return Err(Violation::protocol("a second hello")),
-            (Phase::Greeting { .. }, Control::GoAway { refusal, retry_after }) => {
-                self.events.push_back(Event::GoAway { refusal, retry_after });
-            }
-            (Phase::Greeting { .. }, _) => return Err(Violation::protocol("no hello came first")),
-            // We have given this carrier up and said so.
-            (Phase::Down, _) => {}
-            (Phase::Ready, Control::Ping(number)) => {
+        match message {
+            Control::Hello(_) => return Err(Violation::protocol("a second hello")),
+            Control::Ping(number) => {
                 if !self.peer_pings.take(now) {
                     return Err(Violation::protocol("too many pings"));
                 }
                 self.queue(&Control::Pong(number));
             }
-            (Phase::Ready, Control::Pong(number)) => self.handle_pong(number, now),
-            (Phase::Ready, Control::End { id, offset }) => self.handle_end(id, offset)?,
-            (Phase::Ready, Control::Reset { id, refusal }) => self.handle_reset(id, refusal, now)?,
-            (Phase::Ready, Control::GoAway { refusal, retry_after }) => {
+            Control::Pong(number) => self.handle_pong(number, now),
+            Control::End { id, offset } => self.handle_end(id, offset, now)?,
+            Control::Reset { id, refusal } => self.handle_reset(id, refusal, now)?,
+            Control::Acks(streams) => self.handle_acks(&streams)?,
+            Control::Resume { streams, last } => self.handle_resume(streams, last)?,
+            Control::GoAway { refusal, retry_after } => {
                 self.leaving = true;
+                self.flush_acks();
                 self.events.push_back(Event::GoAway { refusal, retry_after });
                 self.note_drained();
             }
-            (Phase::Ready, Control::Offer(_)) if self.side == Side::Edge => {
+            Control::Offer(_) if self.side == Side::Edge => {
                 return Err(Violation::protocol("a gateway offers nothing"));
             }
-            (Phase::Ready, Control::Offer(offer)) => {
+            Control::Offer(offer) => {
                 // Each is read whole and told to whoever follows the directory.
                 if !self.peer_offers.take(now) {
                     return Err(Violation::protocol("too many offers"));
@@ -295,7 +307,7 @@ impl Session {
         number
     }
 
-    /// Tells the gateway all that this edge offers.
+    /// Tells the gateway all that this edge offers. To be said on each carrier.
     ///
     /// # Errors
     /// It is more than a gateway takes; nothing was told.
@@ -308,25 +320,30 @@ impl Session {
     /// Opens and accepts no more streams; those that run may end. [`Event::Drained`] says when they have.
     pub fn drain(&mut self, refusal: Refusal, retry_after: Option<Duration>) {
         self.leaving = true;
+        self.flush_acks();
         self.queue(&Control::GoAway { refusal, retry_after });
         self.note_drained();
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let greeting = match self.phase {
-            Phase::Greeting { until } => Some(until),
-            Phase::Down | Phase::Ready => None,
+        let expiry = match self.phase {
+            Phase::Down { until } => Some(until),
+            Phase::New | Phase::Up { .. } | Phase::GivenUp | Phase::Closed => None,
         };
         let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
         let grace = self.graces.first().map(|&(at, _)| at);
-        [greeting, keepalive, grace].into_iter().flatten().min()
+        [expiry, keepalive, grace, self.acks.due()].into_iter().flatten().min()
     }
 
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Greeting { until } if until <= now) {
-            self.fail(Refusal::new(Reason::IdleTimeout, "the peer sent no hello in time"));
+        if matches!(self.phase, Phase::Down { until } if until <= now) {
+            let waited = self.resume_for.as_secs();
+            let message = format!("the link broke, and no connection came back within {waited} s");
+            let refusal = Refusal::new(Reason::CarrierLost, message);
+            self.close(&refusal);
+            self.events.push_back(Event::Failed(refusal));
             return;
         }
         match self.keepalive.as_mut().map(|k| k.poll(now)) {
@@ -340,6 +357,9 @@ impl Session {
             Some(Verdict::Quiet) | None => {}
         }
         self.end_graces(now);
+        if self.acks.due().is_some_and(|due| due <= now) {
+            self.flush_acks();
+        }
     }
 
     /// What is to be written to the control stream, all of it.
@@ -349,8 +369,8 @@ impl Session {
 
     /// Whether the owner has something to write or to learn, or a new time to wait for. To be asked after calls that come
     /// from elsewhere than the owner's own loop.
-    pub fn has_news(&self) -> bool {
-        !self.transmit.is_empty() || !self.events.is_empty() || !self.graces.is_empty()
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.timer_moved) || !self.transmit.is_empty() || !self.events.is_empty()
     }
 
     /// The next thing to know.
@@ -358,9 +378,26 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// How many streams are open.
+    /// How many streams are open: those with a direction that has not ended here.
     pub fn open_streams(&self) -> usize {
-        self.streams.len()
+        self.open
+    }
+
+    /// Whether there is a carrier.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up { .. })
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// Ends the session, and with it every stream. The owner closes the carrier and tells the peer.
+    pub fn close(&mut self, refusal: &Refusal) {
+        self.leave_carrier();
+        self.phase = Phase::Closed;
+        self.break_all(refusal);
     }
 
     fn queue(&mut self, message: &Control) {
@@ -368,7 +405,7 @@ impl Session {
     }
 
     fn queue_frame(&mut self, frame: &[u8]) {
-        if matches!(self.phase, Phase::Down) {
+        if !self.is_up() {
             return;
         }
         self.transmit.extend_from_slice(frame);
@@ -381,8 +418,9 @@ impl Session {
         }
     }
 
+    /// The carrier is of no use. Nothing that it still brings is heard; the owner says what becomes of the session.
     fn fail(&mut self, refusal: Refusal) {
-        self.phase = Phase::Down;
+        self.phase = Phase::GivenUp;
         self.keepalive = None;
         self.events.push_back(Event::Failed(refusal));
     }

@@ -6,15 +6,18 @@
 //! | state \ input | announced at `f` | carrier ended at `n` | grace over |
 //! |---|---|---|---|
 //! | `Open` | `Announced(f)` | `Ended(n)` | - |
-//! | `Announced(f)` | violation | `n = f` clean, `n < f` cut, `n > f` violation | - |
+//! | `Announced(f)` | the same: ignored, another: violation | `n = f` clean, `n < f` cut, `n > f` violation | - |
 //! | `Ended(n)` | likewise | violation | cut |
-//! | `Done` | violation | violation | - |
+//! | `Done` | ignored | violation | - |
+//!
+//! When the carrier is lost, `Ended(n)` is `Open` again, for its end said nothing, and what was announced stays. The peer
+//! announces anew on the next carrier: the same end twice is no violation.
 
 use std::fmt;
 
 use tunnel_model::{Reason, Refusal};
 
-use crate::session::{Session, Side};
+use crate::session::Side;
 
 /// A stream's number in its session: even if the gateway opened it, odd if the edge did, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,72 +61,6 @@ pub enum Fate {
     Broken(Refusal),
 }
 
-/// The direction that we send: counts bytes of data, headers left out.
-#[derive(Debug)]
-pub struct SendHalf {
-    id: StreamId,
-    offset: u64,
-}
-
-impl SendHalf {
-    pub(crate) fn new(id: StreamId) -> Self {
-        Self { id, offset: 0 }
-    }
-
-    /// Notes that this many bytes were given to the carrier.
-    pub fn record(&mut self, bytes: usize) {
-        self.offset += bytes as u64;
-    }
-
-    /// How many bytes were given to the carrier so far.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The stream.
-    pub fn id(&self) -> StreamId {
-        self.id
-    }
-
-    /// Ends the direction here. The carrier stream is to be finished too.
-    pub fn finish(self, session: &mut Session) {
-        session.finish(self.id, self.offset);
-    }
-}
-
-/// The direction that we read: counts bytes of data, headers left out.
-#[derive(Debug)]
-pub struct RecvHalf {
-    id: StreamId,
-    offset: u64,
-}
-
-impl RecvHalf {
-    pub(crate) fn new(id: StreamId) -> Self {
-        Self { id, offset: 0 }
-    }
-
-    /// Notes that this many bytes came from the carrier.
-    pub fn record(&mut self, bytes: usize) {
-        self.offset += bytes as u64;
-    }
-
-    /// How many bytes came from the carrier so far.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The stream.
-    pub fn id(&self) -> StreamId {
-        self.id
-    }
-
-    /// Asks what it means that the carrier stream has ended here.
-    pub fn carrier_ended(&self, session: &mut Session, now: std::time::Instant) -> Fate {
-        session.carrier_stream_ended(self.id, self.offset, now)
-    }
-}
-
 /// The life of the direction that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receiving {
@@ -152,6 +89,7 @@ pub(crate) enum Outcome {
 impl Receiving {
     pub(crate) fn on(&mut self, input: Input) -> Outcome {
         let (next, outcome) = match (*self, input) {
+            (Self::Announced(end), Input::Announced(again)) if end == again => (*self, Outcome::Wait),
             (Self::Open, Input::Announced(end)) => (Self::Announced(end), Outcome::Wait),
             (Self::Open, Input::CarrierEnded(got)) => (Self::Ended(got), Outcome::Wait),
             (Self::Announced(end), Input::CarrierEnded(got)) | (Self::Ended(got), Input::Announced(end)) => {
@@ -164,6 +102,8 @@ impl Receiving {
             }
             (Self::Ended(_), Input::GraceOver) => (Self::Done, Outcome::Cut),
             (state, Input::GraceOver) => (state, Outcome::Wait),
+            // Its acknowledgement was lost with a carrier, or is still on its way.
+            (Self::Done, Input::Announced(_)) => (Self::Done, Outcome::Wait),
             (_, Input::Announced(_) | Input::CarrierEnded(_)) => (Self::Done, Outcome::Violation),
         };
         *self = next;
@@ -217,7 +157,7 @@ Open + CarrierEnded(5) = Wait, Ended(5)
 Open + CarrierEnded(6) = Wait, Ended(6)
 Open + GraceOver = Wait, Open
 Announced(5) + Announced(4) = Violation, Done
-Announced(5) + Announced(5) = Violation, Done
+Announced(5) + Announced(5) = Wait, Announced(5)
 Announced(5) + Announced(6) = Violation, Done
 Announced(5) + CarrierEnded(4) = Cut, Done
 Announced(5) + CarrierEnded(5) = Clean, Done
@@ -230,9 +170,9 @@ Ended(5) + CarrierEnded(4) = Violation, Done
 Ended(5) + CarrierEnded(5) = Violation, Done
 Ended(5) + CarrierEnded(6) = Violation, Done
 Ended(5) + GraceOver = Cut, Done
-Done + Announced(4) = Violation, Done
-Done + Announced(5) = Violation, Done
-Done + Announced(6) = Violation, Done
+Done + Announced(4) = Wait, Done
+Done + Announced(5) = Wait, Done
+Done + Announced(6) = Wait, Done
 Done + CarrierEnded(4) = Violation, Done
 Done + CarrierEnded(5) = Violation, Done
 Done + CarrierEnded(6) = Violation, Done

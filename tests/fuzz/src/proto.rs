@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tunnel_model::{Class, Refusal, SessionId, TraceId};
+use tunnel_model::{Class, Refusal, TraceId};
 use tunnel_proto::{
-    Config, Control, Event, FrameReader, Hello, Incoming, MAX_CONTROL_FRAME, Open, PacketReader, Prelude, Session,
-    Side, StreamId, decode_datagram, encode_datagram,
+    Config, Control, Event, FrameReader, Greeted, Greeting, Header, Incoming, MAX_CONTROL_FRAME, Open, PacketReader,
+    Prelude, Session, Side, StreamId, decode_datagram, encode_datagram,
 };
 
 /// A decoder's name and what to feed.
@@ -15,6 +15,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("frame", frame),
     ("control_message", control_message),
+    ("greeting", greeting),
     ("stream_header", stream_header),
     ("open_reply", open_reply),
     ("session", session),
@@ -65,23 +66,55 @@ pub fn control_message(data: &[u8]) {
 
 /// What was understood can be said again, and says the same.
 pub fn stream_header(data: &[u8]) {
-    let Ok((id, open)) = Open::decode(data) else {
+    let Ok(header) = Header::decode(data) else { return };
+    let Header::Open { id, open, .. } = header else {
+        // One that nobody knows goes on nowhere.
+        let refused = up(Side::Edge).handle_open(data, 1);
+        assert!(!matches!(refused, Ok(Incoming::Stream { .. } | Incoming::Resumed(_))));
         return;
     };
     assert!(id <= StreamId::MAX);
-    let mut gateway = greeted(Side::Gateway);
-    let Ok((_, header)) = gateway.open(&open) else {
-        panic!("the session is ready");
+    let Ok((again, header)) = up(Side::Gateway).open(&open) else {
+        panic!("the session is up");
     };
-    let again = Open::decode(&content(&header)).map(|(_, open)| open);
-    assert_eq!(again, Ok(open));
+    let read = Header::decode(&content(&header));
+    assert_eq!(
+        read,
+        Ok(Header::Open {
+            id: again,
+            open,
+            again: false
+        })
+    );
+}
+
+/// A hello is taken, or is none, however it was cut; what comes behind it is passed on.
+pub fn greeting(data: &[u8]) {
+    let heard = |piece: usize| {
+        let mut greeting = Greeting::default();
+        let mut pieces = data.chunks(piece.max(1));
+        for chunk in pieces.by_ref() {
+            greeting.push(chunk);
+            match greeting.poll() {
+                Ok(None) => {}
+                Ok(Some(Greeted::Hello { hello, rest })) => {
+                    let behind = rest.len() + pieces.map(<[u8]>::len).sum::<usize>();
+                    return Some(Ok((hello, behind)));
+                }
+                Ok(Some(Greeted::GoAway { refusal, .. })) => return Some(Err(refusal)),
+                Err(violation) => return Some(Err(violation.0)),
+            }
+        }
+        None
+    };
+    assert_eq!(heard(data.len()), heard(3));
 }
 
 /// An answer opens the stream, ends it, or is a violation.
 pub fn open_reply(data: &[u8]) {
-    let mut gateway = greeted(Side::Gateway);
+    let mut gateway = up(Side::Gateway);
     let Ok((id, _)) = gateway.open(&an_open()) else {
-        panic!("the session is ready");
+        panic!("the session is up");
     };
     match gateway.handle_reply(id, data) {
         Ok(Ok(())) => assert_eq!(gateway.open_streams(), 1),
@@ -112,17 +145,25 @@ pub fn flow(data: &[u8]) {
 }
 
 /// A session that hears anything at all, in any pieces, with streams of both kinds open and time going by. The first byte
-/// chooses the side and whether the greeting is over, the second the size of the pieces.
+/// chooses the side and whether an earlier carrier was lost, the second the size of the pieces.
 pub fn session(data: &[u8]) {
     let [choice, piece, data @ ..] = data else { return };
     let side = if choice & 1 == 0 { Side::Gateway } else { Side::Edge };
-    let mut session = if choice & 2 == 0 { greeted(side) } else { fresh(side) };
+    let mut session = up(side);
     let start = Instant::now();
-    let mut halves = session.open(&an_open()).ok().map(|(id, _)| Session::halves(id));
+    let lost = Refusal::new(tunnel_model::Reason::CarrierLost, "the end");
+    let mut opened = session.open(&an_open()).ok().map(|(id, _)| id);
     for id in 1..5 {
-        if let Ok(Incoming::Stream { id, .. }) = session.handle_open(&header(id)) {
+        if let Ok(Incoming::Stream { id, .. }) = session.handle_open(&header(id), 1) {
             let _ = session.accept(id);
         }
+    }
+    if let Some(id) = opened {
+        let _ = session.sent(id, 1, bytes::Bytes::from_static(b"what is kept"));
+    }
+    if choice & 2 != 0 {
+        session.handle_carrier_lost(&lost, start);
+        assert_eq!(session.handle_carrier_up(2, WAIT, start), Ok(()));
     }
     for (i, chunk) in (0..).zip(data.chunks(usize::from(*piece).max(1))) {
         let now = start + Duration::from_millis(10 * i);
@@ -131,22 +172,24 @@ pub fn session(data: &[u8]) {
             break;
         }
         if i == 3
-            && let Some((sending, receiving)) = halves.take()
+            && let Some(id) = opened.take()
         {
-            let _ = receiving.carrier_ended(&mut session, now);
-            sending.finish(&mut session);
+            let _ = session.carrier_stream_ended(id, session.carrier(), now);
+            session.finish(id);
         }
         if session.poll_timeout().is_some_and(|at| at <= now) {
             session.handle_timeout(now);
         }
         while session.poll_transmit().is_some() {}
         while let Some(event) = session.poll_event() {
-            if let Event::Broken { refusal, .. } | Event::GoAway { refusal, .. } = event {
-                assert_one_line(&refusal);
+            match event {
+                Event::Broken { refusal, .. } | Event::GoAway { refusal, .. } => assert_one_line(&refusal),
+                Event::Reattach(id) => drop(session.reattach(id)),
+                _ => {}
             }
         }
     }
-    session.handle_carrier_lost(&Refusal::new(tunnel_model::Reason::CarrierLost, "the end"));
+    session.close(&lost);
     assert_eq!(session.open_streams(), 0);
     assert_eq!(session.poll_timeout(), None);
 }
@@ -157,30 +200,14 @@ fn assert_one_line(refusal: &Refusal) {
     assert!(!refusal.message.contains(char::is_control));
 }
 
-fn fresh(side: Side) -> Session {
+const WAIT: Duration = Duration::from_secs(600);
+
+/// A session on its first carrier.
+fn up(side: Side) -> Session {
     let now = Instant::now();
-    let mut session = Session::new(side, Config::default(), hello(), now);
-    session.handle_carrier_up(now);
+    let mut session = Session::new(side, Config::default(), now);
+    assert_eq!(session.handle_carrier_up(1, WAIT, now), Ok(()));
     session
-}
-
-fn greeted(side: Side) -> Session {
-    let mut session = fresh(side);
-    let greeting = session.handle_control(&Control::Hello(hello()).encode(), Instant::now());
-    assert_eq!(greeting, Ok(()));
-    session
-}
-
-fn hello() -> Hello {
-    Hello {
-        min_version: 1,
-        max_version: 1,
-        features: vec![],
-        session: SessionId::from_bytes([1; 16]),
-        software: String::new(),
-        name: String::new(),
-        unix_millis: 0,
-    }
 }
 
 fn an_open() -> Open {

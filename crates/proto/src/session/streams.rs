@@ -5,10 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use tunnel_model::{Reason, Refusal, Target};
 
-use super::{Event, Phase, Session, Side, Violation};
+use super::{Event, Session, Side, Violation, resume::Attach};
 use crate::{
-    Control, Fate, Open, OpenReply, RecvHalf, SendHalf, StreamId,
+    Control, Fate, Header, Open, OpenReply, StreamId,
     message::{decode_reply, encode_reply},
+    replay::Replay,
     stream::{Input, Outcome, Receiving, cut},
 };
 
@@ -18,7 +19,7 @@ const MAX_EARLY: usize = 1024;
 /// A stream cannot be opened now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// There is no carrier, or the peers have not agreed yet.
+    /// There is no carrier.
     #[error("the session has no carrier")]
     NotConnected,
     /// One of the peers is about to leave.
@@ -26,7 +27,13 @@ pub enum OpenError {
     Draining,
 }
 
-/// What a stream's first frame led to.
+/// What was done or learned on a carrier that is not the session's any more, or for a stream that is over, counts for
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the carrier or the stream is of the past")]
+pub struct Stale;
+
+/// What a carrier stream's first frame led to.
 #[derive(Debug)]
 pub enum Incoming {
     /// The peer wants this. Answer with [`Session::accept`] or [`Session::refuse`].
@@ -36,17 +43,38 @@ pub enum Incoming {
         /// What it is for.
         open: Open,
     },
+    /// A stream that was there on an earlier carrier goes on.
+    Resumed(Attach),
     /// It was refused already: write this and finish the carrier stream.
     Refused(Bytes),
 }
 
-/// An open stream. It is forgotten once both directions are done.
+/// A stream. It is forgotten once both directions are done, and the peer is known to know it.
 #[derive(Debug)]
 pub(super) struct Stream {
-    sending: bool,
-    receiving: Receiving,
+    /// What it is for, until the peer has answered; only of streams that were opened here.
+    pub(super) open: Option<Box<Open>>,
+    /// Of a stream that the peer opened: our good answer is on its way.
+    pub(super) accepted: bool,
+    /// The last carrier that had a stream for it.
+    pub(super) carrier: u64,
+    /// The peer said on the carrier of now that it has the stream.
+    pub(super) listed: bool,
+    /// What was sent.
+    pub(super) replay: Replay,
+    /// The sending direction has ended.
+    pub(super) ended: bool,
+    /// The peer has all of it, and its end.
+    pub(super) acknowledged: bool,
+    pub(super) receiving: Receiving,
+    /// Bytes of data that came.
+    pub(super) received: u64,
     /// Until when the announcement of the end is awaited.
-    grace: Option<Instant>,
+    pub(super) grace: Option<Instant>,
+    /// Both directions have ended here: nobody at this end has anything to do with it.
+    pub(super) over: bool,
+    /// Its sender waits for room.
+    pub(super) blocked: bool,
 }
 
 /// What was said of a stream before its header was read: the control stream may overtake it.
@@ -57,9 +85,18 @@ pub(super) enum Early {
 }
 
 impl Session {
-    /// Opens a stream: write the bytes first on a new carrier stream, data may follow at once.
+    /// Whether this is the session's carrier.
+    pub(super) fn require(&self, carrier: u64) -> Result<(), Stale> {
+        if self.carrier == carrier && self.is_up() {
+            Ok(())
+        } else {
+            Err(Stale)
+        }
+    }
+
+    /// Opens a stream: write the bytes first on a new stream of the carrier, data may follow at once.
     pub fn open(&mut self, open: &Open) -> Result<(StreamId, Bytes), OpenError> {
-        if !matches!(self.phase, Phase::Ready) {
+        if !self.is_up() {
             return Err(OpenError::NotConnected);
         }
         if self.leaving {
@@ -67,38 +104,55 @@ impl Session {
         }
         let id = self.next_id;
         self.next_id.0 += 2;
-        self.streams.insert(id, Stream::new());
-        Ok((id, open.encode(id)))
+        self.insert(id, Stream::opened(open, self.carrier));
+        let (open, again) = (open.clone(), false);
+        Ok((id, Header::Open { id, open, again }.encode()))
     }
 
-    /// Both halves of a stream that was opened or accepted.
-    pub fn halves(id: StreamId) -> (SendHalf, RecvHalf) {
-        (SendHalf::new(id), RecvHalf::new(id))
+    fn insert(&mut self, id: StreamId, stream: Stream) {
+        self.streams.insert(id, stream);
+        self.open += 1;
+        if id.opener() != self.side {
+            self.peer_open += 1;
+        }
     }
 
-    /// Takes the first frame of the acceptor's direction of a stream that we opened.
+    /// Takes the first frame of the acceptor's direction of a stream that we opened, on each carrier.
     pub fn handle_reply(&mut self, id: StreamId, frame: &[u8]) -> Result<OpenReply, Violation> {
         let reply = decode_reply(frame).map_err(|e| Violation::protocol(format!("answer to open: {e}")))?;
         if reply.is_err() {
             self.forget(id);
+        } else if let Some(stream) = self.streams.get_mut(&id) {
+            stream.open = None;
         }
         Ok(reply)
     }
 
-    /// Takes the first frame of a stream that the peer opened.
-    pub fn handle_open(&mut self, frame: &[u8]) -> Result<Incoming, Violation> {
-        let (id, open) = Open::decode(frame).map_err(|e| Violation::protocol(format!("stream header: {e}")))?;
+    /// Takes the first frame of a stream that the peer opened on this carrier.
+    pub fn handle_open(&mut self, frame: &[u8], carrier: u64) -> Result<Incoming, Violation> {
+        let header = Header::decode(frame).map_err(|e| Violation::protocol(format!("stream header: {e}")))?;
+        if self.require(carrier).is_err() {
+            return Ok(Incoming::Refused(encode_reply(&Err(cut()))));
+        }
+        let (id, open, again) = match header {
+            Header::Open { id, open, again } => (id, open, again),
+            Header::Resume(position) => return self.handle_reattached(position),
+        };
         if id.opener() != self.side.peer() {
             return Err(Violation::protocol(format!("stream id {id} is not the peer's to use")));
         }
         if !self.seen.insert(id) {
+            if again {
+                return Ok(Incoming::Refused(encode_reply(&Err(self.gone.why(id)))));
+            }
             return Err(Violation::protocol(format!("stream id {id} was used twice")));
         }
         let early = self.early.remove(&id);
         if let Some(refusal) = self.reason_to_refuse(&open) {
+            self.gone.note(id, &refusal);
             return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
         }
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(carrier);
         match early {
             Some(Early::Reset(refusal)) => return Ok(Incoming::Refused(encode_reply(&Err(refusal)))),
             Some(Early::End(offset)) => {
@@ -106,20 +160,16 @@ impl Session {
             }
             None => {}
         }
-        self.streams.insert(id, stream);
-        self.peer_streams += 1;
+        self.insert(id, stream);
         Ok(Incoming::Stream { id, open })
     }
 
     fn reason_to_refuse(&self, open: &Open) -> Option<Refusal> {
-        if matches!(self.phase, Phase::Down) {
-            return Some(Refusal::new(Reason::CarrierLost, "the carrier of this stream is gone"));
-        }
         if self.leaving {
             return Some(Refusal::new(Reason::Draining, "this end is about to stop; try again"));
         }
-        if self.peer_streams >= self.config.max_streams {
-            let message = format!("{} streams are open already", self.peer_streams);
+        if self.peer_open >= self.config.max_streams {
+            let message = format!("{} streams are open already", self.peer_open);
             return Some(Refusal::new(Reason::Overloaded, message));
         }
         // An edge may name a service of the cloud or of another edge; where that is, others know and the opener does not.
@@ -132,63 +182,86 @@ impl Session {
         None
     }
 
-    /// The target is there: write these bytes before any data. `None` if the stream was reset meanwhile.
+    /// The target is there: write these bytes before any data, if the carrier's stream is still there. `None` if the
+    /// stream was reset meanwhile.
     pub fn accept(&mut self, id: StreamId) -> Option<Bytes> {
-        self.streams.contains_key(&id).then(|| encode_reply(&Ok(())))
+        let stream = self.streams.get_mut(&id)?;
+        stream.accepted = true;
+        Some(encode_reply(&Ok(())))
     }
 
     /// The target cannot be had: write these bytes and finish the carrier stream.
     pub fn refuse(&mut self, id: StreamId, refusal: &Refusal) -> Bytes {
-        self.forget(id);
+        if self.forget(id) {
+            self.gone.note(id, refusal);
+        }
         encode_reply(&Err(refusal.clone()))
     }
 
-    pub(crate) fn finish(&mut self, id: StreamId, offset: u64) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
+    /// Ends the direction that we send, here. The carrier stream is to be finished too; without a carrier, the next one's.
+    pub fn finish(&mut self, id: StreamId) {
+        let offset = match self.streams.get_mut(&id) {
+            Some(stream) if !stream.ended => {
+                stream.ended = true;
+                stream.replay.end()
+            }
+            _ => return,
         };
-        stream.sending = false;
-        let done = stream.is_done();
         self.queue(&Control::End { id, offset });
-        if done {
-            self.forget(id);
-        }
+        self.note_over(id);
+    }
+
+    /// Whether the direction that we send has ended.
+    pub fn is_finished(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_none_or(|stream| stream.ended)
     }
 
     /// Makes both directions void. The carrier stream is to be reset too. Does nothing to a stream that has ended.
     pub fn reset(&mut self, id: StreamId, refusal: &Refusal) {
-        if self.forget(id) {
-            self.queue(&Control::Reset {
-                id,
-                refusal: refusal.clone(),
-            });
+        if self.streams.get(&id).is_some_and(|stream| !stream.over) {
+            self.void(id, refusal);
         }
     }
 
-    pub(crate) fn carrier_stream_ended(&mut self, id: StreamId, received: u64, now: Instant) -> Fate {
+    fn void(&mut self, id: StreamId, refusal: &Refusal) {
+        self.forget(id);
+        self.gone.note(id, refusal);
+        self.queue(&Control::Reset {
+            id,
+            refusal: refusal.clone(),
+        });
+    }
+
+    /// What it means that this carrier's stream has ended, all its data being noted.
+    ///
+    /// # Errors
+    /// As of [`Session::received`].
+    pub fn carrier_stream_ended(&mut self, id: StreamId, carrier: u64, now: Instant) -> Result<Fate, Stale> {
+        self.require(carrier)?;
         let grace = now + self.config.end_grace;
         let Some(stream) = self.streams.get_mut(&id) else {
-            return Fate::Broken(cut());
+            return Err(Stale);
         };
-        match stream.receiving.on(Input::CarrierEnded(received)) {
+        Ok(match stream.receiving.on(Input::CarrierEnded(stream.received)) {
             Outcome::Wait => {
                 stream.grace = Some(grace);
                 self.graces.insert((grace, id));
+                self.timer_moved = true;
                 Fate::Pending
             }
             Outcome::Clean => {
-                self.direction_done(id);
+                self.direction_done(id, now);
                 Fate::Finished
             }
             Outcome::Cut | Outcome::Violation => {
                 let refusal = cut();
-                self.reset(id, &refusal);
+                self.void(id, &refusal);
                 Fate::Broken(refusal)
             }
-        }
+        })
     }
 
-    pub(super) fn handle_end(&mut self, id: StreamId, offset: u64) -> Result<(), Violation> {
+    pub(super) fn handle_end(&mut self, id: StreamId, offset: u64, now: Instant) -> Result<(), Violation> {
         let Some(stream) = self.streams.get_mut(&id) else {
             self.note_early(id, Early::End(offset));
             return Ok(());
@@ -197,7 +270,7 @@ impl Session {
             Outcome::Wait => {}
             Outcome::Clean => {
                 self.events.push_back(Event::Received { id, end: Ok(()) });
-                self.direction_done(id);
+                self.direction_done(id, now);
             }
             Outcome::Cut => self.break_received(id),
             Outcome::Violation => return Err(Violation::protocol(format!("stream {id} ended twice or short"))),
@@ -210,11 +283,14 @@ impl Session {
         if id.opener() != self.side && !self.peer_resets.take(now) {
             return Err(Violation::protocol("too many streams were reset"));
         }
-        if self.streams.contains_key(&id) {
-            self.events.push_back(Event::Broken { id, refusal });
-            self.forget(id);
-        } else {
-            self.note_early(id, Early::Reset(refusal));
+        match self.streams.get(&id) {
+            // Nobody here waits for anything of it.
+            Some(stream) if stream.over => drop(self.forget(id)),
+            Some(_) => {
+                self.events.push_back(Event::Broken { id, refusal });
+                self.forget(id);
+            }
+            None => self.note_early(id, Early::Reset(refusal)),
         }
         Ok(())
     }
@@ -248,41 +324,71 @@ impl Session {
             id,
             end: Err(refusal.clone()),
         });
-        self.reset(id, &refusal);
+        self.void(id, &refusal);
     }
 
     pub(super) fn break_all(&mut self, refusal: &Refusal) {
-        let mut ids: Vec<_> = self.streams.drain().map(|(id, _)| id).collect();
+        let mut ids: Vec<_> = self
+            .streams
+            .drain()
+            .filter(|(_, stream)| !stream.over)
+            .map(|(id, _)| id)
+            .collect();
         ids.sort_unstable();
-        self.peer_streams = 0;
+        (self.open, self.peer_open) = (0, 0);
+        self.acks.released_all();
         self.events.extend(ids.into_iter().map(|id| Event::Broken {
             id,
             refusal: refusal.clone(),
         }));
     }
 
-    fn direction_done(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.receiving = Receiving::Done;
-            if let Some(grace) = stream.grace.take() {
-                self.graces.remove(&(grace, id));
-            }
-            if stream.is_done() {
+    fn direction_done(&mut self, id: StreamId, now: Instant) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.receiving = Receiving::Done;
+        if let Some(grace) = stream.grace.take() {
+            self.graces.remove(&(grace, id));
+        }
+        let position = stream.position();
+        self.note_over(id);
+        self.owe_end(id, position, now);
+    }
+
+    /// A direction has ended here.
+    fn note_over(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.ended && stream.receiving == Receiving::Done && !stream.over {
+            stream.over = true;
+            let done = stream.acknowledged;
+            self.count_out(id);
+            if done {
                 self.forget(id);
             }
         }
     }
 
+    fn count_out(&mut self, id: StreamId) {
+        self.open -= 1;
+        if id.opener() != self.side {
+            self.peer_open -= 1;
+        }
+    }
+
     /// Takes a stream off the books; says whether it was on them.
-    fn forget(&mut self, id: StreamId) -> bool {
+    pub(super) fn forget(&mut self, id: StreamId) -> bool {
         let Some(stream) = self.streams.remove(&id) else {
             return false;
         };
         if let Some(grace) = stream.grace {
             self.graces.remove(&(grace, id));
         }
-        if id.opener() != self.side {
-            self.peer_streams -= 1;
+        self.acks.released(stream.replay.len());
+        if !stream.over {
+            self.count_out(id);
         }
         self.note_drained();
         true
@@ -290,15 +396,32 @@ impl Session {
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(carrier: u64) -> Self {
         Self {
-            sending: true,
+            open: None,
+            accepted: false,
+            carrier,
+            listed: false,
+            replay: Replay::default(),
+            ended: false,
+            acknowledged: false,
             receiving: Receiving::Open,
+            received: 0,
             grace: None,
+            over: false,
+            blocked: false,
         }
     }
 
-    fn is_done(&self) -> bool {
-        !self.sending && self.receiving == Receiving::Done
+    fn opened(open: &Open, carrier: u64) -> Self {
+        Self {
+            open: Some(Box::new(open.clone())),
+            ..Self::new(carrier)
+        }
+    }
+
+    /// How far the peer's direction has come.
+    pub(super) fn position(&self) -> u64 {
+        self.received + u64::from(self.receiving == Receiving::Done)
     }
 }

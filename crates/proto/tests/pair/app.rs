@@ -6,7 +6,7 @@ use std::{
 };
 
 use tunnel_model::{Class, Reason, Refusal, Target, TraceId};
-use tunnel_proto::{Fate, Incoming, Open, OpenReply, Prelude, RecvHalf, SendHalf, Session, Side, StreamId, Violation};
+use tunnel_proto::{Attach, Fate, Incoming, Open, OpenReply, Prelude, Session, Side, StreamId, Violation};
 
 use crate::network::{Channel, Network, Piece, other};
 
@@ -65,10 +65,11 @@ pub(crate) struct App {
     script: VecDeque<Step>,
     /// The next step is due then.
     wake: Option<Instant>,
+    /// The carrier on which it has a stream, and until its first frame has come, what has come of that.
+    carrier: Option<u64>,
     prelude: Option<Prelude>,
     id: Option<StreamId>,
-    sending: Option<SendHalf>,
-    receiving: Option<RecvHalf>,
+    vanished: bool,
     pub(crate) sent: usize,
     pub(crate) received: usize,
     /// What the opener was told.
@@ -86,9 +87,9 @@ pub(crate) struct World<'a> {
 
 impl App {
     /// The end that opened the stream. The header is on its way, data may follow it at once.
-    pub(crate) fn opener(side: Side, plan: usize, script: &[Step], id: StreamId, now: Instant) -> Self {
+    pub(crate) fn opener(side: Side, plan: usize, script: &[Step], id: StreamId, carrier: u64, now: Instant) -> Self {
         let mut app = Self::acceptor(side, plan);
-        app.begin(script, id, now);
+        app.begin(script, id, carrier, now);
         app
     }
 
@@ -99,10 +100,10 @@ impl App {
             plan,
             script: VecDeque::new(),
             wake: None,
+            carrier: None,
             prelude: Some(Prelude::default()),
             id: None,
-            sending: None,
-            receiving: None,
+            vanished: false,
             sent: 0,
             received: 0,
             reply: None,
@@ -111,11 +112,9 @@ impl App {
         }
     }
 
-    fn begin(&mut self, script: &[Step], id: StreamId, now: Instant) {
-        let (sending, receiving) = Session::halves(id);
+    fn begin(&mut self, script: &[Step], id: StreamId, carrier: u64, now: Instant) {
         self.id = Some(id);
-        self.sending = Some(sending);
-        self.receiving = Some(receiving);
+        self.carrier = Some(carrier);
         self.script = script.iter().cloned().collect();
         self.wake = Some(now);
     }
@@ -134,35 +133,37 @@ impl App {
 
     /// Takes what the carrier stream brought. `answer` is what to do if this is a stream that the peer opened.
     pub(crate) fn hear(&mut self, piece: Piece, answer: &[Step], world: &mut World) -> Result<(), Violation> {
-        if self.receive_ending.is_some() {
+        // Who accepts hears of a stream anew on each carrier, whatever has become of it.
+        let awaits_header = self.prelude.is_some() && !self.is_opener();
+        if self.receive_ending.is_some() && !awaits_header {
             return Ok(());
         }
         match piece {
             Piece::Bytes(bytes) => match self.prelude.take() {
-                None => self.take_data(&bytes),
+                None => self.take_data(&bytes, world),
                 Some(mut prelude) => {
                     prelude.push(&bytes);
                     match prelude.split().map_err(|e| violation(e.to_string()))? {
                         Err(again) => self.prelude = Some(again),
                         Ok((frame, rest)) => {
-                            if self.id.is_some() {
+                            if self.is_opener() {
                                 self.take_reply(&frame, world)?;
                             } else {
                                 self.take_open(&frame, answer, world)?;
                             }
-                            if self.receive_ending.is_none() {
-                                self.take_data(&rest);
-                            }
+                            self.take_data(&rest, world);
                         }
                     }
                 }
             },
-            Piece::Fin => match &self.receiving {
-                Some(receiving) if self.prelude.is_none() => match receiving.carrier_ended(world.session, world.now) {
-                    Fate::Pending => {}
-                    Fate::Finished => self.received_all(Ok(()), world),
-                    Fate::Broken(refusal) => self.received_all(Err(refusal), world),
-                },
+            Piece::Fin => match self.id.zip(self.carrier) {
+                Some((id, carrier)) if self.prelude.is_none() => {
+                    match world.session.carrier_stream_ended(id, carrier, world.now) {
+                        Ok(Fate::Finished) => self.received_all(Ok(()), world),
+                        Ok(Fate::Broken(refusal)) => self.received_all(Err(refusal), world),
+                        Ok(Fate::Pending) | Err(_) => {}
+                    }
+                }
                 // The peer died in the middle of its first frame.
                 _ => self.give_up(&cut(Reason::CarrierLost), world),
             },
@@ -171,9 +172,18 @@ impl App {
         Ok(())
     }
 
+    fn is_opener(&self) -> bool {
+        self.id.is_some_and(|id| id.opener() == self.side)
+    }
+
     fn take_open(&mut self, frame: &[u8], answer: &[Step], world: &mut World) -> Result<(), Violation> {
-        match world.session.handle_open(frame)? {
-            Incoming::Stream { id, .. } => self.begin(answer, id, world.now),
+        let carrier = world.session.carrier();
+        match world.session.handle_open(frame, carrier)? {
+            Incoming::Stream { id, .. } => self.begin(answer, id, carrier, world.now),
+            Incoming::Resumed(attach) => {
+                assert_eq!(self.id, Some(attach.id), "another stream goes on");
+                self.attach(&attach, world);
+            }
             Incoming::Refused(bytes) => {
                 world.network.send(self.side, self.channel(), &bytes, world.now);
                 world.network.finish(self.side, self.channel(), world.now);
@@ -196,15 +206,45 @@ impl App {
         Ok(())
     }
 
-    fn take_data(&mut self, bytes: &[u8]) {
+    fn take_data(&mut self, bytes: &[u8], world: &mut World) {
+        let Some((id, carrier)) = self.id.zip(self.carrier) else {
+            return;
+        };
+        if self.receive_ending.is_some() || world.session.received(id, carrier, bytes.len(), world.now).is_err() {
+            return;
+        }
         for (i, &byte) in bytes.iter().enumerate() {
             let at = self.received + i;
             assert_eq!(byte, pattern(other(self.side), self.plan, at), "byte {at} is another");
         }
         self.received += bytes.len();
-        if let Some(receiving) = &mut self.receiving {
-            receiving.record(bytes.len());
+    }
+
+    /// The session wants the stream to go on, on the carrier of now.
+    pub(crate) fn reattach(&mut self, world: &mut World) {
+        let attach = self.id.and_then(|id| world.session.reattach(id));
+        if let Some(attach) = attach {
+            self.attach(&attach, world);
+            self.prelude = Some(Prelude::default());
         }
+    }
+
+    fn attach(&mut self, attach: &Attach, world: &mut World) {
+        let (side, channel, now) = (self.side, self.channel(), world.now);
+        world.network.send(side, channel, &attach.head, now);
+        for chunk in &attach.data {
+            world.network.send(side, channel, chunk, now);
+        }
+        if world.session.is_finished(attach.id) || self.vanished {
+            world.network.finish(side, channel, now);
+        }
+        self.carrier = Some(world.session.carrier());
+        self.wake = Some(now);
+    }
+
+    /// There may be room for more.
+    pub(crate) fn room(&mut self, now: Instant) {
+        self.wake = Some(now);
     }
 
     /// The session said how the direction that we read ended.
@@ -214,7 +254,6 @@ impl App {
             Ok(()) => {
                 assert!(self.prelude.is_none(), "a clean end before the first frame was whole");
                 self.receive_ending = Some(Ok(()));
-                self.receiving = None;
                 if matches!(self.script.front(), Some(Step::AwaitEnd)) {
                     self.wake = Some(world.now);
                 }
@@ -227,7 +266,7 @@ impl App {
         if let Some(id) = self.id {
             world.session.reset(id, refusal);
         }
-        if !self.is_decided() {
+        if !self.is_decided() && self.carrier.is_some() {
             world
                 .network
                 .reset(self.side, self.channel(), refusal.reason, world.now);
@@ -235,18 +274,22 @@ impl App {
         self.void(refusal);
     }
 
-    /// The carrier is gone: a stream that the session does not know yet goes with it.
-    pub(crate) fn carrier_lost(&mut self, refusal: &Refusal) {
-        if self.id.is_none() {
-            self.void(refusal);
-        }
+    /// The carrier is gone, and its stream with it. Says whether anything is left: what the session does not know yet
+    /// begins anew on the next carrier, if it comes.
+    pub(crate) fn carrier_lost(&mut self) -> bool {
+        self.carrier = None;
+        self.prelude = Some(Prelude::default());
+        self.id.is_some() || self.is_decided()
+    }
+
+    /// The session is over, and its numbers mean other streams from now on.
+    pub(crate) fn session_over(&mut self) {
+        self.id = None;
     }
 
     fn void(&mut self, refusal: &Refusal) {
         self.send_ending.get_or_insert_with(|| Err(refusal.clone()));
         self.receive_ending.get_or_insert_with(|| Err(refusal.clone()));
-        self.sending = None;
-        self.receiving = None;
         self.script.clear();
         self.wake = None;
     }
@@ -267,27 +310,21 @@ impl App {
         let (side, channel, now) = (self.side, self.channel(), world.now);
         match step {
             Step::Accept => {
-                if let Some(bytes) = world.session.accept(id) {
+                let accepted = world.session.accept(id);
+                if let (Some(bytes), Some(_)) = (accepted, self.carrier) {
                     world.network.send(side, channel, &bytes, now);
                 }
             }
             Step::Refuse(reason) => {
                 let refusal = Refusal::new(reason, "as the script says");
                 let bytes = world.session.refuse(id, &refusal);
-                world.network.send(side, channel, &bytes, now);
-                world.network.finish(side, channel, now);
+                if self.carrier.is_some() {
+                    world.network.send(side, channel, &bytes, now);
+                    world.network.finish(side, channel, now);
+                }
                 self.void(&refusal);
             }
-            Step::Write(length) => {
-                if let Some(sending) = &mut self.sending {
-                    let bytes: Vec<u8> = (self.sent..self.sent + length)
-                        .map(|at| pattern(side, self.plan, at))
-                        .collect();
-                    world.network.send(side, channel, &bytes, now);
-                    sending.record(length);
-                    self.sent += length;
-                }
-            }
+            Step::Write(length) => self.write(length, id, world),
             Step::Pause(time) => self.wake = Some(now + time),
             Step::AwaitEnd => {
                 if self.receive_ending.is_none() {
@@ -296,20 +333,48 @@ impl App {
                 }
             }
             Step::Finish => {
-                if let Some(sending) = self.sending.take() {
-                    sending.finish(world.session);
-                    world.network.finish(side, channel, now);
+                if self.send_ending.is_none() {
+                    world.session.finish(id);
+                    if self.carrier.is_some() {
+                        world.network.finish(side, channel, now);
+                    }
                     self.send_ending = Some(Ok(()));
                 }
             }
             Step::Vanish => {
-                if self.sending.take().is_some() {
-                    world.network.finish(side, channel, now);
+                if self.send_ending.is_none() {
+                    if self.carrier.is_some() {
+                        world.network.finish(side, channel, now);
+                    }
+                    self.vanished = true;
                     self.send_ending = Some(Err(cut(Reason::Internal)));
                 }
             }
             Step::Reset(reason) => self.give_up(&Refusal::new(reason, "as the script says"), world),
         }
+    }
+
+    /// Writes what there is room for; the rest waits for more, or for a carrier.
+    fn write(&mut self, length: usize, id: StreamId, world: &mut World) {
+        if self.send_ending.is_some() || length == 0 {
+            return;
+        }
+        let room = self.carrier.map(|carrier| (carrier, world.session.room(id, carrier)));
+        let Some((carrier, Ok(room @ 1..))) = room else {
+            self.script.push_front(Step::Write(length));
+            self.wake = None;
+            return;
+        };
+        let bytes: Vec<u8> = (self.sent..self.sent + length.min(room))
+            .map(|at| pattern(self.side, self.plan, at))
+            .collect();
+        world.network.send(self.side, self.channel(), &bytes, world.now);
+        self.sent += bytes.len();
+        if length > bytes.len() {
+            self.script.push_front(Step::Write(length - bytes.len()));
+        }
+        let noted = world.session.sent(id, carrier, bytes.into());
+        assert!(noted.is_ok(), "there was room a moment ago");
     }
 
     fn channel(&self) -> Channel {

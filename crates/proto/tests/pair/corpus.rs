@@ -10,7 +10,7 @@ mod fuzz_targets;
 use std::{fs, path::PathBuf, time::Duration};
 
 use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
-use tunnel_proto::{Control, Hello, Open, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
+use tunnel_proto::{Control, Hello, Open, Position, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
 
 use crate::pair::hello;
 use fuzz_targets::TARGETS;
@@ -73,15 +73,18 @@ fn entries() -> Vec<(&'static str, String, Vec<u8>)> {
         // What chooses the pieces comes first.
         entries.push(("frame", name.to_owned(), [&[3], &framed[..]].concat()));
     }
-    for (name, choice) in [("gateway", 0), ("edge", 1), ("new-gateway", 2), ("new-edge", 3)] {
-        entries.push(("session", name.to_owned(), [&[choice, 7], &stream[..]].concat()));
-    }
+    entries.push(("greeting", "hello".to_owned(), stream.clone()));
     let behind_the_hello = stream[messages()[0].1.encode().len()..].to_vec();
-    entries.push((
-        "session",
-        "greeted-edge".to_owned(),
-        [&[1, 5], &behind_the_hello[..]].concat(),
-    ));
+    entries.push(("greeting", "no-hello".to_owned(), behind_the_hello.clone()));
+    let goaway = messages().pop().unwrap().1.encode();
+    entries.push(("greeting", "goaway".to_owned(), goaway.to_vec()));
+    for (name, choice) in [("gateway", 0), ("edge", 1), ("resumed-gateway", 2), ("resumed-edge", 3)] {
+        entries.push((
+            "session",
+            name.to_owned(),
+            [&[choice, 7], &behind_the_hello[..]].concat(),
+        ));
+    }
     for (name, target) in [
         ("service", "service:web"),
         ("port", "port:22"),
@@ -97,6 +100,12 @@ fn entries() -> Vec<(&'static str, String, Vec<u8>)> {
     };
     let framed = ready(Side::Edge).open(&of_edge).unwrap().1;
     entries.push(("stream_header", "node".to_owned(), content(&framed)));
+    // A position, in the field of a stream that goes on.
+    entries.push((
+        "stream_header",
+        "resume".to_owned(),
+        vec![0x12, 0x04, 0x08, 0x02, 0x10, 0x05],
+    ));
     for (name, id) in [
         ("one-byte", 2),
         ("two-bytes", 0x40),
@@ -146,6 +155,14 @@ fn messages() -> Vec<(&'static str, Control)> {
             }),
         ),
         ("end", Control::End { id, offset: 1 << 40 }),
+        ("acks", Control::Acks(vec![Position { id, received: 5 }])),
+        (
+            "resume",
+            Control::Resume {
+                streams: vec![Position { id, received: 5 }],
+                last: true,
+            },
+        ),
         (
             "reset",
             Control::Reset {
@@ -187,16 +204,16 @@ fn an_open(target: &str) -> Open {
 /// The frames of a good and a bad answer.
 fn replies(refusal: &Refusal) -> (Vec<u8>, Vec<u8>) {
     let mut edge = ready(Side::Edge);
-    edge.handle_open(&content(&header("port:22"))).unwrap();
+    edge.handle_open(&content(&header("port:22")), 1).unwrap();
     let accepted = edge.accept(StreamId(2)).unwrap().to_vec();
     (accepted, edge.refuse(StreamId(2), refusal).to_vec())
 }
 
 fn ready(side: Side) -> Session {
     let now = std::time::Instant::now();
-    let mut session = Session::new(side, tunnel_proto::Config::default(), hello(side), now);
-    session.handle_carrier_up(now);
-    let greeting = Control::Hello(hello(crate::network::other(side))).encode();
-    session.handle_control(&greeting, now).unwrap();
+    let config = tunnel_proto::Config::default();
+    let resume_for = config.resume_for;
+    let mut session = Session::new(side, config, now);
+    session.handle_carrier_up(1, resume_for, now).unwrap();
     session
 }

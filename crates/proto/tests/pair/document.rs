@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Durat
 
 use tunnel_model::{Class, Fault, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_PACKET, MAX_SERVICES, MAX_SUBNETS, Open,
-    Prelude, Session, Side, StreamId, encode_datagram,
+    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_PACKET, MAX_SERVICES, MAX_SUBNETS, Open,
+    Position, Prelude, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -135,40 +135,74 @@ fn worked_example(schema: &Schema) -> String {
     };
     let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
     let now = std::time::Instant::now();
-    gateway.handle_carrier_up(now);
-    edge.handle_carrier_up(now);
-
-    let hello = edge.poll_transmit().unwrap();
-    show("edge, control stream", "Control", &hello, "");
-    gateway.handle_control(&hello, now).unwrap();
-    let hello = gateway.poll_transmit().unwrap();
-    show("gateway, control stream", "Control", &hello, "");
-    edge.handle_control(&hello, now).unwrap();
+    for (side, what) in [
+        (Side::Edge, "edge, control stream"),
+        (Side::Gateway, "gateway, control stream"),
+    ] {
+        show(what, "Control", &Control::Hello(hello(side)).encode(), "");
+    }
 
     let (id, header) = gateway.open(&an_open()).unwrap();
     show("gateway, a new carrier stream", "Header", &header, "hello");
-    let Incoming::Stream { .. } = edge.handle_open(&content(&header)).unwrap() else {
+    let Incoming::Stream { .. } = edge.handle_open(&content(&header), 1).unwrap() else {
         panic!("it was refused");
     };
     let accepted = edge.accept(id).unwrap();
     show("edge, the same carrier stream", "Reply", &accepted, "abc");
-    for (what, session, bytes) in [
+    gateway.sent(id, 1, b"hello"[..].into()).unwrap();
+    edge.sent(id, 1, b"abc"[..].into()).unwrap();
+
+    // The link breaks when "hello" has arrived, and before "abc" has.
+    let lost = Refusal::new(Reason::CarrierLost, "the link broke");
+    edge.received(id, 1, 5, now).unwrap();
+    for (side, session) in [(Side::Edge, &mut edge), (Side::Gateway, &mut gateway)] {
+        session.handle_carrier_lost(&lost, now);
+        session.handle_carrier_up(2, RESUME_FOR, now).unwrap();
+        let again = Hello {
+            carrier: 2,
+            continues: side == Side::Gateway,
+            ..hello(side)
+        };
+        let what = format!(
+            "{}, control stream of the next carrier",
+            if side == Side::Edge { "edge" } else { "gateway" }
+        );
+        show(&what, "Control", &Control::Hello(again).encode(), "");
+    }
+    let (of_edge, of_gateway) = (edge.poll_transmit().unwrap(), gateway.poll_transmit().unwrap());
+    show("edge, control stream", "Control", &of_edge, "");
+    show("gateway, control stream", "Control", &of_gateway, "");
+    gateway.handle_control(&of_edge, now).unwrap();
+    edge.handle_control(&of_gateway, now).unwrap();
+    assert_eq!(gateway.poll_event(), Some(Event::Reattach(id)));
+    let attach = gateway.reattach(id).unwrap();
+    assert_eq!(attach.data.concat(), b"");
+    show("gateway, a new carrier stream", "Header", &attach.head, "");
+    let Incoming::Resumed(attach) = edge.handle_open(&content(&attach.head), 2).unwrap() else {
+        panic!("it does not go on");
+    };
+    assert_eq!(attach.data.concat(), b"abc");
+    show("edge, the same carrier stream", "Reply", &attach.head, "abc");
+    gateway.handle_reply(id, &content(&attach.head)).unwrap().unwrap();
+    gateway.received(id, 2, 3, now).unwrap();
+
+    for (what, session) in [
         (
             "gateway, control stream; it also finishes the carrier stream",
             &mut gateway,
-            5,
         ),
-        (
-            "edge, control stream; it also finishes the carrier stream",
-            &mut edge,
-            3,
-        ),
+        ("edge, control stream; it also finishes the carrier stream", &mut edge),
     ] {
-        let (mut sending, _) = Session::halves(id);
-        sending.record(bytes);
-        sending.finish(session);
+        session.finish(id);
         show(what, "Control", &session.poll_transmit().unwrap(), "");
     }
+    gateway.handle_timeout(gateway.poll_timeout().unwrap());
+    show(
+        "gateway, control stream, 200 ms later",
+        "Control",
+        &gateway.poll_transmit().unwrap(),
+        "",
+    );
 
     let (id, _) = gateway.open(&an_open()).unwrap();
     gateway.reset(id, &Refusal::new(Reason::Cancelled, "the caller went away"));
@@ -219,35 +253,49 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             retry_after,
         },
         Control::Offer(offer),
+        Control::Acks(vec![Position { id, received: 3 }]),
+        Control::Resume {
+            streams: vec![Position { id, received: 3 }],
+            last: true,
+        },
     ];
     let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
+    all.push((
+        "Control",
+        Control::Hello(Hello {
+            continues: true,
+            ..hello(Side::Gateway)
+        })
+        .encode()
+        .to_vec(),
+    ));
     let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
-    let now = std::time::Instant::now();
-    for (session, peer) in [(&mut gateway, Side::Edge), (&mut edge, Side::Gateway)] {
-        session.handle_carrier_up(now);
-        session
-            .handle_control(&Control::Hello(hello(peer)).encode(), now)
-            .unwrap();
-    }
     let of_edge = Open {
         protocol: Protocol::Udp,
         node: Some("edge2".parse().unwrap()),
         ..an_open()
     };
     let (_, header) = gateway.open(&of_edge).unwrap();
-    edge.handle_open(&content(&header)).unwrap();
+    edge.handle_open(&content(&header), 1).unwrap();
     all.push(("Header", header.to_vec()));
+    // Nobody answered it on a first carrier, and on the next the peer does not know it.
+    let now = std::time::Instant::now();
+    gateway.handle_carrier_up(2, RESUME_FOR, now).unwrap();
+    all.push(("Header", gateway.reattach(id).unwrap().head.to_vec()));
+    gateway.handle_reply(id, &[]).unwrap().unwrap();
+    all.push(("Header", gateway.reattach(id).unwrap().head.to_vec()));
     all.push(("Reply", edge.refuse(id, &refusal).to_vec()));
     all
 }
 
+const RESUME_FOR: Duration = Duration::from_secs(600);
+
+/// A session on its first carrier.
 fn session(side: Side) -> Session {
-    Session::new(
-        side,
-        tunnel_proto::Config::default(),
-        hello(side),
-        std::time::Instant::now(),
-    )
+    let now = std::time::Instant::now();
+    let mut session = Session::new(side, tunnel_proto::Config::default(), now);
+    session.handle_carrier_up(1, RESUME_FOR, now).unwrap();
+    session
 }
 
 fn hello(side: Side) -> Hello {
@@ -258,10 +306,10 @@ fn hello(side: Side) -> Hello {
             Side::Edge => vec!["example".to_owned()],
             Side::Gateway => vec![],
         },
-        session: SessionId::from_bytes(match side {
-            Side::Edge => *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef",
-            Side::Gateway => [0; 16],
-        }),
+        session: SessionId::from_bytes(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"),
+        carrier: 1,
+        continues: false,
+        resume_for: RESUME_FOR,
         software: match side {
             Side::Edge => "tunnel-edge 0.1.0".to_owned(),
             Side::Gateway => "tunnel-cloud 0.1.0".to_owned(),
@@ -332,6 +380,7 @@ impl Schema {
             seen.push((message.to_owned(), field.name.clone()));
             let path = format!("{path}{}", field.name);
             match (tag & 7, field.kind.as_str()) {
+                (0, "bool") => writeln!(out, "{path} = {}", varint(&mut bytes) == 1).unwrap(),
                 (0, "uint32" | "uint64") => writeln!(out, "{path} = {}", varint(&mut bytes)).unwrap(),
                 (2, kind) => {
                     let length = usize::try_from(varint(&mut bytes)).unwrap();

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{
-    Config, Control, Event, Fate, Hello, Incoming, MAX_SERVICES, MAX_SUBNETS, Open, Prelude, Session, Side, StreamId,
-    Violation,
+    Config, Control, Event, Fate, Greeted, Greeting, Hello, Incoming, MAX_SERVICES, MAX_SUBNETS, Negotiated, Open,
+    Position, Prelude, Session, Side, StreamId, Violation,
 };
 
 use crate::{network::other, pair::hello};
@@ -75,20 +75,15 @@ fn the_highest_ids_wrap_around_nothing() {
 #[test]
 fn a_peer_of_another_time_is_told_so_and_one_that_also_speaks_ours_is_not() {
     for side in [Side::Edge, Side::Gateway] {
-        let speaks = |min_version, max_version| {
-            Control::Hello(Hello {
-                min_version,
-                max_version,
-                ..hello(other(side))
-            })
+        let speaks = |min_version, max_version| Hello {
+            min_version,
+            max_version,
+            ..hello(other(side))
         };
-        let mut newer = Victim::greeted_by(side, None);
-        assert_eq!(newer.hear(&speaks(2, 9)), Err(Reason::UnsupportedVersion));
-        let mut older = Victim::greeted_by(side, None);
-        assert_eq!(older.hear(&speaks(0, 0)), Err(Reason::UnsupportedVersion));
-        let mut both = Victim::greeted_by(side, None);
-        assert_eq!(both.hear(&speaks(1, 9)), Ok(()));
-        assert!(matches!(both.session.poll_event(), Some(Event::Ready(agreed)) if agreed.version == 1));
+        let agree = |min, max| Negotiated::between(&hello(side), speaks(min, max)).map_err(|refusal| refusal.reason);
+        assert_eq!(agree(2, 9).map(drop), Err(Reason::UnsupportedVersion));
+        assert_eq!(agree(0, 0).map(drop), Err(Reason::UnsupportedVersion));
+        assert_eq!(agree(1, 9).map(|agreed| agreed.version), Ok(1));
     }
 }
 
@@ -98,9 +93,12 @@ fn what_only_a_newer_peer_knows_is_ignored() {
     let unknown_kind = [0x03, 0xa2, 0x06, 0x00];
     let no_kind = [0x00];
     let ping_with_unknown_field = [0x06, 0x12, 0x04, 0x08, 0x05, 0x78, 0x01];
-    let mut edge = Victim::greeted_by(Side::Edge, None);
-    edge.hear_bytes(&unknown_kind).unwrap();
-    edge.hear(&Control::Hello(hello(Side::Gateway))).unwrap();
+    let mut greeting = Greeting::default();
+    greeting.push(&unknown_kind);
+    assert_eq!(greeting.poll(), Ok(None));
+    greeting.push(&Control::Hello(hello(Side::Gateway)).encode());
+    assert!(matches!(greeting.poll(), Ok(Some(Greeted::Hello { .. }))));
+    let mut edge = Victim::new(Side::Edge);
     edge.hear_bytes(&unknown_kind).unwrap();
     edge.hear_bytes(&no_kind).unwrap();
     edge.hear_bytes(&ping_with_unknown_field).unwrap();
@@ -168,10 +166,7 @@ fn what_is_no_message_is_a_violation() {
         features: vec![String::new(); 65],
         ..hello(Side::Edge)
     });
-    assert_eq!(
-        Victim::greeted_by(Side::Gateway, None).hear(&talkative),
-        Err(Reason::Protocol)
-    );
+    assert_eq!(greet(&talkative), Err(Reason::Protocol));
 }
 
 #[test]
@@ -190,12 +185,7 @@ fn what_comes_out_of_turn_is_a_violation() {
         },
         Control::Offer(Offer::default()),
     ] {
-        let mut edge = Victim::greeted_by(Side::Edge, None);
-        assert_eq!(
-            edge.hear(&message),
-            Err(Reason::Protocol),
-            "{message:?} before the hello"
-        );
+        assert_eq!(greet(&message), Err(Reason::Protocol), "{message:?} before the hello");
     }
     let mut edge = Victim::new(Side::Edge);
     assert_eq!(edge.hear(&Control::Hello(hello(Side::Gateway))), Err(Reason::Protocol));
@@ -206,15 +196,15 @@ fn what_comes_out_of_turn_is_a_violation() {
 /// A gateway that turns an edge away says so without a hello.
 #[test]
 fn a_goaway_may_stand_in_for_the_hello() {
-    let mut edge = Victim::greeted_by(Side::Edge, None);
-    let goaway = Control::GoAway {
-        refusal: Refusal::new(Reason::Overloaded, "too many edges at once"),
-        retry_after: Some(Duration::from_secs(7)),
-    };
-    edge.hear(&goaway).unwrap();
-    assert!(
-        matches!(edge.session.poll_event(), Some(Event::GoAway { retry_after: Some(wait), .. }) if wait.as_secs() == 7)
+    let (refusal, retry_after) = (
+        Refusal::new(Reason::Overloaded, "too many edges at once"),
+        Some(Duration::from_secs(7)),
     );
+    let goaway = Control::GoAway {
+        refusal: refusal.clone(),
+        retry_after,
+    };
+    assert_eq!(greet(&goaway), Ok(Some(Greeted::GoAway { refusal, retry_after })));
 }
 
 #[test]
@@ -226,26 +216,133 @@ fn an_end_that_contradicts_what_came_is_a_violation() {
     let mut twice = Victim::new(Side::Edge);
     twice.open(2, "port:22").unwrap();
     twice.hear(&end(5)).unwrap();
-    assert_eq!(twice.hear(&end(5)), Err(Reason::Protocol));
+    // A peer says it again on the next carrier, but never something else.
+    twice.hear(&end(5)).unwrap();
+    assert_eq!(twice.hear(&end(6)), Err(Reason::Protocol));
 
     let mut short = Victim::new(Side::Edge);
     short.open(2, "port:22").unwrap();
-    let (_, mut receiving) = Session::halves(StreamId(2));
-    receiving.record(6);
-    assert_eq!(receiving.carrier_ended(&mut short.session, short.now), Fate::Pending);
+    assert_eq!(short.receive_and_end(2, 6), Fate::Pending);
     assert_eq!(short.hear(&end(5)), Err(Reason::Protocol));
 
     // More bytes than were announced void the stream where the carrier stream is what ends last.
     let mut long = Victim::new(Side::Edge);
     long.open(2, "port:22").unwrap();
     long.hear(&end(5)).unwrap();
-    let (_, mut receiving) = Session::halves(StreamId(2));
-    receiving.record(6);
-    assert!(matches!(
-        receiving.carrier_ended(&mut long.session, long.now),
-        Fate::Broken(_)
-    ));
+    assert!(matches!(long.receive_and_end(2, 6), Fate::Broken(_)));
     assert_eq!(long.session.open_streams(), 0);
+}
+
+/// A peer that takes for received what was never sent would have us throw away what it needs.
+#[test]
+fn a_peer_that_acknowledges_what_was_never_sent_is_a_violation() {
+    let lies = |received| {
+        Control::Acks(vec![Position {
+            id: StreamId(2),
+            received,
+        }])
+    };
+    for (received, verdict) in [
+        (4, Ok(())),
+        (5, Ok(())),
+        (6, Err(Reason::Protocol)),
+        (u64::MAX, Err(Reason::Protocol)),
+    ] {
+        let mut edge = Victim::new(Side::Edge);
+        edge.open(2, "port:22").unwrap();
+        edge.session.sent(StreamId(2), 1, Bytes::from_static(b"hello")).unwrap();
+        assert_eq!(edge.hear(&lies(received)), verdict, "{received}");
+        let mut ended = Victim::new(Side::Edge);
+        ended.open(2, "port:22").unwrap();
+        ended.session.sent(StreamId(2), 1, Bytes::from_static(b"hell")).unwrap();
+        ended.session.finish(StreamId(2));
+        assert_eq!(ended.hear(&lies(received)), verdict, "{received}, its end counted");
+    }
+    // Of streams that are over, or never were, it says nothing.
+    assert_eq!(Victim::new(Side::Edge).hear(&lies(7)), Ok(()));
+}
+
+#[test]
+fn a_peer_that_lies_about_what_it_has_on_the_next_carrier_is_a_violation() {
+    let resume = |streams: &[(u64, u64)]| Control::Resume {
+        streams: streams
+            .iter()
+            .map(|&(id, received)| Position {
+                id: StreamId(id),
+                received,
+            })
+            .collect(),
+        last: true,
+    };
+    let again = || {
+        let mut edge = Victim::new(Side::Edge);
+        edge.open(2, "port:22").unwrap();
+        edge.session.sent(StreamId(2), 1, Bytes::from_static(b"hello")).unwrap();
+        edge.next_carrier();
+        edge
+    };
+    assert_eq!(again().hear(&resume(&[(2, 5)])), Ok(()));
+    assert_eq!(again().hear(&resume(&[(2, 6)])), Err(Reason::Protocol));
+    assert_eq!(again().hear(&resume(&[(2, 5), (2, 5)])), Err(Reason::Protocol));
+    let mut twice = again();
+    twice.hear(&resume(&[(2, 5)])).unwrap();
+    assert_eq!(twice.hear(&resume(&[(2, 5)])), Err(Reason::Protocol));
+    // On a first carrier nothing is there to go on.
+    assert_eq!(Victim::new(Side::Edge).hear(&resume(&[])), Err(Reason::Protocol));
+
+    let header = |id: u8, received: u8| [0x12, 0x04, 0x08, id, 0x10, received];
+    let goes_on = |id, received| {
+        let handled = again().session.handle_open(&header(id, received), 2);
+        handled.map_err(|violation| violation.0.reason)
+    };
+    assert!(matches!(goes_on(2, 5), Ok(Incoming::Resumed(_))));
+    assert!(matches!(goes_on(2, 6), Err(Reason::Protocol)));
+    assert!(matches!(goes_on(3, 0), Err(Reason::Protocol)), "an id of ours");
+    assert!(matches!(goes_on(4, 0), Ok(Incoming::Refused(_))), "one that never was");
+}
+
+/// T2
+#[test]
+fn a_list_without_end_takes_bounded_memory() {
+    let mut edge = Victim::new(Side::Edge);
+    edge.next_carrier();
+    let mut listed = 0;
+    let verdict = loop {
+        let streams = (0..2000).map(|i| Position {
+            id: StreamId(listed + i),
+            received: 0,
+        });
+        let streams = streams.collect();
+        match edge.hear(&Control::Resume { streams, last: false }) {
+            Ok(()) => listed += 2000,
+            Err(reason) => break reason,
+        }
+        assert!(listed < 100_000);
+    };
+    assert_eq!(verdict, Reason::Protocol);
+}
+
+/// T2
+#[test]
+fn for_a_peer_that_acknowledges_nothing_bounded_memory_is_kept() {
+    let mut gateway = Victim::new(Side::Gateway);
+    let limits = Config::default().replay;
+    let mut kept = 0;
+    for i in 0..200 {
+        let id = gateway.session.open(&an_open("port:22")).unwrap().0;
+        let mut of_stream = 0;
+        while let room @ 1.. = gateway.session.room(id, 1).unwrap() {
+            let chunk = Bytes::from(vec![0; room.min(64 * 1024)]);
+            of_stream += chunk.len();
+            gateway.session.sent(id, 1, chunk).unwrap();
+        }
+        assert!(
+            (limits.reserve..=limits.stream).contains(&of_stream),
+            "stream {i}: {of_stream}"
+        );
+        kept += of_stream;
+    }
+    assert!(kept <= limits.session + 200 * limits.reserve, "{kept}");
 }
 
 /// B2
@@ -255,7 +352,7 @@ fn what_is_no_header_and_no_answer_is_a_violation() {
     let whole = content(&header);
     for cut in 0..whole.len() {
         let mut edge = Victim::new(Side::Edge);
-        match edge.session.handle_open(&whole[..cut]) {
+        match edge.session.handle_open(&whole[..cut], 1) {
             Err(Violation(refusal)) => assert_eq!(refusal.reason, Reason::Protocol),
             Ok(_) => panic!("cut at {cut} it is a header still"),
         }
@@ -368,16 +465,20 @@ fn a_hundred_thousand_short_streams_leave_nothing_behind() {
         edge.session.refuse(refused, &Refusal::new(Reason::NotAllowed, ""));
         edge.hear(&Control::End { id: refused, offset: 0 }).unwrap();
         edge.open(id.0, "port:22").unwrap();
-        let (sending, receiving) = Session::halves(id);
         edge.session.accept(id).unwrap();
-        sending.finish(&mut edge.session);
-        assert_eq!(receiving.carrier_ended(&mut edge.session, edge.now), Fate::Pending);
+        edge.session.finish(id);
+        assert_eq!(edge.receive_and_end(id.0, 0), Fate::Pending);
         edge.hear(&Control::End { id, offset: 0 }).unwrap();
+        edge.hear(&Control::Acks(vec![Position { id, received: 1 }])).unwrap();
         assert_eq!(edge.events(), [Event::Received { id, end: Ok(()) }]);
         edge.said();
     }
+    let due = edge.session.poll_timeout().unwrap();
+    edge.session.handle_timeout(due);
+    edge.said();
     assert_eq!(edge.session.poll_timeout(), None);
-    assert!(edge.weight() < before + 256, "{before} grew to {}", edge.weight());
+    // Why the last that were refused are over is still known.
+    assert!(edge.weight() < before + 16 * 1024, "{before} grew to {}", edge.weight());
 }
 
 /// T2
@@ -421,35 +522,47 @@ fn what_an_edge_offers_reaches_the_gateway() {
     assert_eq!(gateway.events(), [Event::Offer(offer)]);
 }
 
+const RESUME_FOR: Duration = Duration::from_secs(600);
+
+/// What a peer's first words lead to.
+fn greet(message: &Control) -> Result<Option<Greeted>, Reason> {
+    let mut greeting = Greeting::default();
+    greeting.push(&message.encode());
+    greeting.poll().map_err(|violation| violation.0.reason)
+}
+
 struct Victim {
     session: Session,
     now: Instant,
 }
 
 impl Victim {
-    /// A session of this side that has agreed with its peer.
+    /// A session of this side on its first carrier.
     fn new(side: Side) -> Self {
-        let mut victim = Self::greeted_by(side, Some(hello(other(side))));
-        victim.events();
-        victim
-    }
-
-    fn greeted_by(side: Side, peer: Option<Hello>) -> Self {
         let now = Instant::now();
         let config = Config {
             max_streams: 10_000,
             ..Config::default()
         };
-        let mut victim = Self {
-            session: Session::new(side, config, hello(side), now),
-            now,
-        };
-        victim.session.handle_carrier_up(now);
-        victim.said();
-        if let Some(peer) = peer {
-            victim.hear(&Control::Hello(peer)).unwrap();
-        }
-        victim
+        let mut session = Session::new(side, config, now);
+        session.handle_carrier_up(1, RESUME_FOR, now).unwrap();
+        Self { session, now }
+    }
+
+    /// The carrier is lost, and the next one is there.
+    fn next_carrier(&mut self) {
+        let lost = Refusal::new(Reason::CarrierLost, "");
+        self.session.handle_carrier_lost(&lost, self.now);
+        let next = self.session.carrier() + 1;
+        self.session.handle_carrier_up(next, RESUME_FOR, self.now).unwrap();
+        self.said();
+    }
+
+    /// So many bytes arrive on a stream, and the carrier's stream ends.
+    fn receive_and_end(&mut self, id: u64, bytes: usize) -> Fate {
+        let (id, carrier) = (StreamId(id), self.session.carrier());
+        self.session.received(id, carrier, bytes, self.now).unwrap();
+        self.session.carrier_stream_ended(id, carrier, self.now).unwrap()
     }
 
     fn hear(&mut self, message: &Control) -> Result<(), Reason> {
@@ -465,7 +578,7 @@ impl Victim {
     /// The peer opens a stream of this id, rightly or not.
     fn open(&mut self, id: u64, target: &str) -> Result<Incoming, Reason> {
         self.session
-            .handle_open(&header(id, target))
+            .handle_open(&header(id, target), self.session.carrier())
             .map_err(|violation| violation.0.reason)
     }
 

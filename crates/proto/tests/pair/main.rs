@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `streams` | one stream's life, and what may overtake what |
 //! | `carriers` | carriers that come, fall silent, die and are left in order |
+//! | `resume` | streams that go on over another carrier |
 //! | `property` | any scenario: no stream hangs, no cut looks like an end |
 //! | `hostile` | one session and a peer that breaks the rules, by hand-made frames |
 //! | `corpus` | the fuzz targets, fed with the committed corpus and every truncation of it |
@@ -21,4 +22,5 @@ mod corpus;
 mod document;
 mod hostile;
 mod property;
+mod resume;
 mod streams;

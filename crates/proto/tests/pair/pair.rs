@@ -7,17 +7,31 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 use tunnel_model::{Reason, Refusal, SessionId};
-use tunnel_proto::{Config, Event, Hello, OpenError, Session, Side, Violation};
+use tunnel_proto::{
+    Config, Event, Greeted, Greeting, Hello, Negotiated, OpenError, Session, Side, Violation, outlives,
+};
 
 use crate::{
     app::{App, Plan, Step, World},
-    network::{Arrival, Channel, Link, Network, other},
+    network::{Arrival, Channel, Link, Network, Piece, other},
 };
 
 /// One end, and what it lived through.
 pub(crate) struct End {
     pub(crate) session: Session,
+    config: Config,
+    /// The session's name.
+    name: SessionId,
+    /// Carriers that were dialled.
+    dialled: u64,
+    side: Side,
     connected: bool,
+    /// The peer has not said hello yet.
+    greeting: Option<Greeting>,
+    /// What the carrier's streams brought before that; nobody looks at them yet.
+    held: Vec<(usize, Piece)>,
+    /// What was agreed, on each carrier.
+    pub(crate) agreed: Vec<(Duration, Negotiated)>,
     /// By the plan's index.
     pub(crate) apps: BTreeMap<usize, App>,
     pub(crate) not_opened: HashMap<usize, OpenError>,
@@ -88,9 +102,7 @@ impl Pair {
     }
 
     fn is_ready(&self) -> bool {
-        [Side::Edge, Side::Gateway]
-            .iter()
-            .all(|&side| self.end(side).notices.iter().any(|(_, e)| matches!(e, Event::Ready(_))))
+        [&self.edge, &self.gateway].iter().all(|end| end.session.is_up())
     }
 
     pub(crate) fn end(&self, side: Side) -> &End {
@@ -158,17 +170,16 @@ impl Pair {
         match act {
             Act::Connect => {
                 for side in [Side::Edge, Side::Gateway] {
-                    let superseded = Refusal::new(Reason::Superseded, "a newer carrier took over");
-                    self.lose(side, &superseded);
+                    let another = Refusal::new(Reason::CarrierLost, "another carrier takes over");
+                    self.lose(side, &another);
+                    self.end_mut(side).connected = true;
+                    self.end_mut(side).greeting = Some(Greeting::default());
                 }
                 self.network.connect();
-                for side in [Side::Edge, Side::Gateway] {
-                    let now = self.now;
-                    let end = self.end_mut(side);
-                    end.connected = true;
-                    end.session.handle_carrier_up(now);
-                    self.settle(side);
-                }
+                let now = self.now;
+                self.edge.renew_if_over(now);
+                self.edge.dialled += 1;
+                self.say_hello(Side::Edge, false);
             }
             Act::Cut(edge, gateway) => {
                 self.network.kill();
@@ -185,6 +196,84 @@ impl Pair {
                 self.settle(side);
             }
         }
+    }
+
+    fn say_hello(&mut self, side: Side, continues: bool) {
+        let end = self.end(side);
+        let hello = Hello {
+            session: end.name,
+            carrier: end.dialled,
+            continues,
+            resume_for: end.config.resume_for,
+            ..hello(side)
+        };
+        let bytes = tunnel_proto::Control::Hello(hello).encode();
+        self.network.send(side, Channel::Control, &bytes, self.now);
+    }
+
+    fn greeted(&mut self, side: Side, bytes: &[u8]) -> Result<(), Violation> {
+        let Some(greeting) = &mut self.end_mut(side).greeting else {
+            return Ok(());
+        };
+        greeting.push(bytes);
+        let (peer, rest) = match greeting.poll()? {
+            Some(Greeted::Hello { hello, rest }) => (hello, rest),
+            Some(Greeted::GoAway { .. }) | None => return Ok(()),
+        };
+        let (now, elapsed) = (self.now, self.elapsed());
+        self.end_mut(side).greeting = None;
+        let agreed = Negotiated::between(
+            &Hello {
+                resume_for: self.end(side).config.resume_for,
+                ..hello(side)
+            },
+            peer.clone(),
+        )?;
+        let number = match side {
+            Side::Gateway => {
+                let continues = self.gateway.name == peer.session && !self.gateway.session.is_closed();
+                if !continues {
+                    self.start_over(side);
+                    self.gateway.name = peer.session;
+                }
+                self.say_hello(side, continues);
+                peer.carrier
+            }
+            Side::Edge => {
+                // The gateway has nothing of a session that it knows under no number.
+                if !peer.continues && self.edge.session.carrier() > 0 {
+                    self.start_over(side);
+                    self.edge.name = self.edge.new_name();
+                }
+                self.edge.dialled
+            }
+        };
+        let end = self.end_mut(side);
+        end.agreed.push((elapsed, agreed.clone()));
+        end.session.handle_carrier_up(number, agreed.resume_for, now)?;
+        end.session.handle_control(&rest, now)?;
+        for (index, piece) in std::mem::take(&mut end.held) {
+            self.arrive(side, Arrival::Piece(Channel::Stream(index), piece));
+        }
+        Ok(())
+    }
+
+    /// The session ends, and another begins.
+    fn start_over(&mut self, side: Side) {
+        let now = self.now;
+        let over = Refusal::new(Reason::CarrierLost, "the other end has forgotten the session");
+        self.end_mut(side).session.close(&over);
+        self.settle(side);
+        self.end_mut(side).renew_if_over(now);
+    }
+
+    /// Runs until a stream is decided at both ends.
+    pub(crate) fn run_until_decided(&mut self, stream: usize) {
+        self.run_while(|pair| {
+            [&pair.edge, &pair.gateway]
+                .iter()
+                .any(|end| !end.apps.get(&stream).is_some_and(App::is_decided))
+        });
     }
 
     /// Runs until nothing is left to happen.
@@ -260,7 +349,7 @@ impl Pair {
         let end = self.end_mut(side);
         match end.session.open(&plan.open()) {
             Ok((id, header)) => {
-                let app = App::opener(side, index, &plan.ask, id, now);
+                let app = App::opener(side, index, &plan.ask, id, end.session.carrier(), now);
                 end.apps.insert(index, app);
                 self.network.send(side, Channel::Stream(index), &header, now);
             }
@@ -281,11 +370,18 @@ impl Pair {
                 self.lose(to, &refusal);
                 Ok(())
             }
-            Arrival::Piece(Channel::Control, crate::network::Piece::Bytes(bytes)) => {
+            Arrival::Piece(Channel::Control, Piece::Bytes(bytes)) if self.end(to).greeting.is_some() => {
+                self.greeted(to, &bytes)
+            }
+            Arrival::Piece(Channel::Control, Piece::Bytes(bytes)) => {
                 self.end_mut(to).session.handle_control(&bytes, now)
             }
             // A session finishes or resets its control stream never.
             Arrival::Piece(Channel::Control, _) => Ok(()),
+            Arrival::Piece(Channel::Stream(index), piece) if self.end(to).greeting.is_some() => {
+                self.end_mut(to).held.push((index, piece));
+                Ok(())
+            }
             Arrival::Piece(Channel::Stream(index), piece) => {
                 let answer = self.plans[index].answer.clone();
                 let (end, network) = self.split(to);
@@ -316,14 +412,20 @@ impl Pair {
     }
 
     fn lose(&mut self, side: Side, refusal: &Refusal) {
-        let elapsed = self.elapsed();
+        let (now, elapsed) = (self.now, self.elapsed());
         let end = self.end_mut(side);
         if !std::mem::take(&mut end.connected) {
             return;
         }
+        end.greeting = None;
+        end.held.clear();
         end.losses.push((elapsed, refusal.clone()));
-        end.session.handle_carrier_lost(refusal);
-        end.apps.values_mut().for_each(|app| app.carrier_lost(refusal));
+        end.apps.retain(|_, app| app.carrier_lost());
+        if outlives(refusal.reason) {
+            end.session.handle_carrier_lost(refusal, now);
+        } else {
+            end.session.close(refusal);
+        }
         self.settle(side);
     }
 
@@ -352,6 +454,16 @@ impl Pair {
                 Some(Event::Received { id, end: ending }) => {
                     if let Some(app) = end.apps.values_mut().find(|a| a.id() == Some(id)) {
                         app.received_all(ending, &mut world);
+                    }
+                }
+                Some(Event::Room(id)) => {
+                    if let Some(app) = end.apps.values_mut().find(|a| a.id() == Some(id)) {
+                        app.room(now);
+                    }
+                }
+                Some(Event::Reattach(id)) => {
+                    if let Some(app) = end.apps.values_mut().find(|a| a.id() == Some(id)) {
+                        app.reattach(&mut world);
                     }
                 }
                 Some(other) => {
@@ -394,8 +506,15 @@ impl Pair {
 impl End {
     fn new(side: Side, config: Config, now: Instant) -> Self {
         Self {
-            session: Session::new(side, config, hello(side), now),
+            session: Session::new(side, config.clone(), now),
+            config,
+            name: hello(side).session,
+            dialled: 0,
+            side,
             connected: false,
+            greeting: None,
+            held: Vec::new(),
+            agreed: Vec::new(),
             apps: BTreeMap::new(),
             not_opened: HashMap::new(),
             notices: Vec::new(),
@@ -403,16 +522,34 @@ impl End {
             losses: Vec::new(),
         }
     }
+
+    /// A session that is over makes place for another.
+    fn renew_if_over(&mut self, now: Instant) {
+        if self.session.is_closed() {
+            self.session = Session::new(self.side, self.config.clone(), now);
+            self.apps.values_mut().for_each(App::session_over);
+            self.name = self.new_name();
+        }
+    }
+
+    fn new_name(&self) -> SessionId {
+        let mut bytes = *self.name.as_bytes();
+        bytes[0] = bytes[0].wrapping_add(1);
+        SessionId::from_bytes(bytes)
+    }
 }
 
 /// What an end says first.
 pub(crate) fn hello(side: Side) -> Hello {
-    let mut rng = StdRng::seed_from_u64(0);
+    let mut rng = StdRng::seed_from_u64(u64::from(side == Side::Edge));
     Hello {
         min_version: tunnel_proto::VERSIONS.0,
         max_version: tunnel_proto::VERSIONS.1,
         features: vec![],
         session: SessionId::random(&mut rng),
+        carrier: 1,
+        continues: false,
+        resume_for: Config::default().resume_for,
         software: match side {
             Side::Edge => "tunnel-edge 0.1.0".to_owned(),
             Side::Gateway => "tunnel-cloud 0.1.0".to_owned(),

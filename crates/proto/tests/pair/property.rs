@@ -116,7 +116,7 @@ fn scenario(faults: bool) -> impl Strategy<Value = Scenario> {
         })
 }
 
-fn link() -> impl Strategy<Value = Link> {
+pub(crate) fn link() -> impl Strategy<Value = Link> {
     (millis(0..400), millis(0..200), 0.0..0.3, 20usize..500, any::<bool>()).prop_map(
         |(latency, jitter, loss, segment, resets_look_like_ends)| Link {
             latency,
@@ -128,7 +128,7 @@ fn link() -> impl Strategy<Value = Link> {
     )
 }
 
-fn plan(faults: bool) -> impl Strategy<Value = Plan> {
+pub(crate) fn plan(faults: bool) -> impl Strategy<Value = Plan> {
     let answers = if faults {
         prop_oneof![
             6 => script(true).prop_map(|script| [&[Step::Accept], &script[..]].concat()),
@@ -192,6 +192,6 @@ fn reason() -> impl Strategy<Value = Reason> {
     prop::sample::select(Reason::ALL)
 }
 
-fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+pub(crate) fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_millis)
 }

@@ -17,7 +17,7 @@ fn data_sent_with_the_open_arrives_and_is_answered() {
     let mut pair = Pair::connected(Link::default());
     let begun = pair.elapsed();
     let stream = pair.stream(&[Write(5000), Finish], &[Accept, AwaitEnd, Write(70_000), Finish]);
-    pair.run();
+    pair.run_until_decided(stream);
     assert_whole(&pair, stream, 5000, 70_000);
     // Header, data and end leave at once: one round trip for everything.
     assert_eq!(pair.elapsed() - begun, 2 * Link::default().latency);
@@ -256,20 +256,6 @@ fn nothing_can_be_opened_before_the_peers_have_agreed() {
     }
 }
 
-#[test]
-fn a_header_may_overtake_the_hello() {
-    let mut pair = Pair::new(Link::default(), 1);
-    pair.network.delays.control_of_gateway = Duration::from_secs(3);
-    pair.act(Act::Connect);
-    pair.run_until(Duration::from_secs(1));
-    let stream = pair.stream(&[Write(5000), Finish], &[Accept, Write(50), Finish]);
-    pair.run_until(Duration::from_secs(2));
-    assert!(pair.end(Side::Edge).notices.is_empty());
-    assert!(!pair.app(Side::Edge, stream).is_decided());
-    pair.run();
-    assert_whole(&pair, stream, 5000, 50);
-}
-
 pub(crate) fn reason(ending: &Option<Ending>) -> Option<Reason> {
     ending
         .as_ref()
@@ -278,7 +264,7 @@ pub(crate) fn reason(ending: &Option<Ending>) -> Option<Reason> {
 }
 
 /// Both ends saw both directions end, with this many bytes from the gateway and from the edge.
-fn assert_whole(pair: &Pair, stream: usize, from_gateway: usize, from_edge: usize) {
+pub(crate) fn assert_whole(pair: &Pair, stream: usize, from_gateway: usize, from_edge: usize) {
     let (gateway, edge) = (pair.app(Side::Gateway, stream), pair.app(Side::Edge, stream));
     for app in [gateway, edge] {
         assert_eq!((&app.send_ending, &app.receive_ending), (&Some(Ok(())), &Some(Ok(()))));
