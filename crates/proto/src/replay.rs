@@ -115,7 +115,7 @@ mod tests {
             let mut replay = Replay::default();
             let (mut all, mut gone) = (Vec::new(), 0);
             for (push, acknowledge) in acts {
-                let bytes: Vec<u8> = (all.len()..all.len() + push).map(|i| (i * 31 % 251) as u8).collect();
+                let bytes: Vec<u8> = (all.len()..all.len() + push).map(|i| (i * 31).to_le_bytes()[0]).collect();
                 all.extend_from_slice(&bytes);
                 replay.push(bytes.into());
                 let to = (gone + acknowledge).min(all.len());
