@@ -1,19 +1,22 @@
 //! What carries a session, and the driver between the two.
 //!
 //! [`quic`] makes authenticated QUIC connections: [`quic::Server`] for a gateway, [`quic::Dialer`] for an edge.
-//! [`Tunnel::establish`] greets the peer over such a connection; from then on [`Tunnel::open`] and [`Incoming`] give
-//! [`Stream`]s, and [`relay`] joins a stream with a socket. [`exchange`] is one question and one answer, for enrolment.
+//! [`Carrier::dial`] and [`Arriving`] greet the peer over such a connection, [`Tunnel::attach`] has a session go on over it;
+//! [`Tunnel::open`] and [`Incoming`] give [`Stream`]s, and [`relay`] joins a stream with a socket. [`exchange`] is one question and one answer, for enrolment.
 //!
-//! A [`Stream`] reads like a socket, with one promise more: an end of file means that the peer said so. A stream whose
-//! carrier broke ends in an error, never in an end of file.
+//! A [`Stream`] reads like a socket, with two promises more: it outlives its carrier, as long as another comes in time; and an
+//! end of file means that the peer said so. A stream whose session is over ends in an error, never in an end of file.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod exchange;
+mod link;
 pub mod quic;
 mod relay;
 mod session;
 
+pub use link::Connection;
 pub use relay::{Relayed, relay};
 pub use session::{
-    Answer, Driver, Established, Flow, FlowSender, Incoming, Notice, Rejected, Stream, Tunnel, TunnelStatus,
+    Answer, Arriving, Carrier, Driver, Flow, FlowSender, Incoming, Notice, Opened, Rejected, Stream, Tunnel,
+    TunnelStatus,
 };

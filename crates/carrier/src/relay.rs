@@ -54,7 +54,7 @@ async fn send_all(mut from: impl AsyncRead + Unpin, mut to: Sender<'_>, moved: &
         buffer.reserve(read_size);
         let n = from.read_buf(&mut buffer).await.map_err(|e| local_broke(&e))?;
         if n == 0 {
-            return to.finish();
+            return to.finish().await;
         }
         if buffer.len() >= read_size {
             read_size = (read_size * 2).min(MAX_READ);

@@ -388,6 +388,11 @@ impl Session {
         matches!(self.phase, Phase::Up { .. })
     }
 
+    /// Whether the last carrier was lost, and the streams wait for another.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Down { .. })
+    }
+
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)

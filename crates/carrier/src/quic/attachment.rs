@@ -71,7 +71,6 @@ pub(super) fn let_farewell_through(connection: &quinn::Connection) {
 #[derive(Debug)]
 pub(crate) struct Grant {
     windows: Option<Windows>,
-    open: usize,
     granted: usize,
 }
 
@@ -82,23 +81,15 @@ impl Grant {
     pub(crate) fn new(connection: &quinn::Connection) -> Self {
         Self {
             windows: Attachment::of(connection).map(|attachment| attachment.windows),
-            open: 0,
             granted: Self::FIRST,
         }
     }
 
-    /// A stream was opened or accepted.
-    pub(crate) fn opened(&mut self, connection: &quinn::Connection) {
-        self.open += 1;
-        if self.open > self.granted {
-            self.set(connection, self.open.next_power_of_two());
-        }
-    }
-
-    /// A stream is no more.
-    pub(crate) fn closed(&mut self, connection: &quinn::Connection) {
-        self.open -= 1;
-        if self.granted > Self::FIRST && self.open < self.granted / 4 {
+    /// So many streams are open: those that were opened or accepted here.
+    pub(crate) fn set_open(&mut self, open: usize, connection: &quinn::Connection) {
+        if open > self.granted {
+            self.set(connection, open.next_power_of_two());
+        } else if self.granted > Self::FIRST && open < self.granted / 4 {
             self.set(connection, self.granted / 2);
         }
     }

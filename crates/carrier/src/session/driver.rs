@@ -1,25 +1,25 @@
-//! The one task that moves a session: the control stream, new streams, time.
+//! The one task that moves a session over a carrier: the control stream, new streams, time.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use quinn::{RecvStream, SendStream};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 use tunnel_model::{Offer, Reason, Refusal};
-use tunnel_proto::{Event, Negotiated, Prelude, Side};
+use tunnel_proto::{Attach, Event, Prelude, StreamId};
 
 use super::{
-    Answer, Incoming, Rejected,
+    Answer, Incoming,
     flow::read_datagrams,
-    shared::Shared,
+    greeting::{Carrier, MAX_CONTROL_READ, broken, why_lost},
+    shared::{NewRecv, NewSend, Shared, now},
     stream::{Guard, Stream},
 };
-use crate::quic;
+use crate::link::{Connection, RecvStream, SendStream, StreamError};
 
 /// Something the peer said that concerns the session as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +38,22 @@ pub enum Notice {
 /// How long a peer may take over the first frame of a stream that it opened.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 /// Streams that the peer opened and nobody has looked at yet.
-const MAX_UNSEEN: usize = 64;
+pub(super) const MAX_UNSEEN: usize = 64;
 /// Notices that nobody has looked at yet; more of them make the session wait.
-const MAX_NOTICES: usize = 16;
-/// The session's own messages go before all data.
-const CONTROL_PRIORITY: i32 = 1000;
+pub(super) const MAX_NOTICES: usize = 16;
 
-/// Moves a session until it ends.
+/// Moves a session over one carrier, until that is gone.
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
+    connection: Connection,
+    number: u64,
     control_send: SendStream,
     control_recv: RecvStream,
     /// What the session wants written next on the control stream.
     writing: Option<Bytes>,
-    headers: JoinSet<()>,
+    /// Headers that are read, and streams that go on; they end with the driver.
+    streams: JoinSet<()>,
     /// The one task that hands out datagrams; it goes with the driver.
     datagrams: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
@@ -66,7 +67,7 @@ pub struct Driver {
 /// What can happen next.
 enum Step {
     Control(Option<Bytes>),
-    Written(usize),
+    Written,
     Opened(SendStream, RecvStream),
     /// Another task called the session, a header was read, or time has passed.
     Look,
@@ -74,73 +75,66 @@ enum Step {
 }
 
 impl Driver {
-    pub(super) async fn start(
+    /// Has the session go on over this carrier; its streams wake up as soon as this runs.
+    pub(super) fn new(
         shared: Arc<Shared>,
-        side: Side,
-    ) -> Result<(Self, mpsc::Receiver<Incoming>, mpsc::Receiver<Notice>), Refusal> {
-        shared.with(|state| state.session.handle_carrier_up(now()));
-        let opened = match side {
-            Side::Edge => shared.connection.open_bi().await,
-            Side::Gateway => shared.connection.accept_bi().await,
-        };
-        let (control_send, control_recv) = opened.map_err(|e| shared.explain(&e))?;
-        // The stream is new, so its priority can be set.
-        let _ = control_send.set_priority(CONTROL_PRIORITY);
-        let (incoming, incoming_receiver) = mpsc::channel(MAX_UNSEEN);
-        let (notices, notice_receiver) = mpsc::channel(MAX_NOTICES);
+        carrier: Carrier,
+        incoming: mpsc::Sender<Incoming>,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<Self, Refusal> {
+        let Carrier {
+            connection,
+            control_send,
+            control_recv,
+            number,
+            rest,
+            negotiated,
+        } = carrier;
+        let plugged = shared.plug_in(&connection, number, negotiated.resume_for);
+        let before = plugged.inspect_err(|refusal| connection.close(refusal))?;
+        if let Some(before) = before {
+            before.close(&Refusal::new(Reason::CarrierLost, "another connection takes over"));
+        }
         let driver = Self {
             shared,
+            connection,
+            number,
             control_send,
             control_recv,
             writing: None,
-            headers: JoinSet::new(),
+            streams: JoinSet::new(),
             datagrams: JoinSet::new(),
             incoming,
             notices,
             drained: false,
             peer_left: false,
         };
-        Ok((driver, incoming_receiver, notice_receiver))
-    }
-
-    /// Runs until the peers have agreed.
-    pub(super) async fn greet(mut self) -> Result<(Self, Negotiated), Rejected> {
-        loop {
-            let step = self.next_step(false).await;
-            let outcome = self.handle(step);
-            while let Some(event) = self.shared.with_quietly(|state| state.session.poll_event()) {
-                match event {
-                    Event::Ready(negotiated) => return Ok((self, negotiated)),
-                    Event::Failed(refusal) => return Err(self.end(refusal).into()),
-                    Event::GoAway { refusal, retry_after } => {
-                        return Err(Rejected {
-                            refusal: self.end(refusal),
-                            retry_after,
-                        });
-                    }
-                    _ => {}
-                }
+        match driver.hear(&rest) {
+            Ok(()) => Ok(driver),
+            Err(refusal) => {
+                driver.end(&refusal);
+                Err(refusal)
             }
-            outcome.map_err(|refusal| self.end(refusal))?;
         }
     }
 
-    /// Runs until the session ends, and says why it did.
+    /// Runs until the carrier is gone, and says why it is. Streams then wait for another, unless the session is over.
     pub async fn run(mut self) -> Refusal {
-        self.datagrams.spawn(read_datagrams(Arc::clone(&self.shared)));
+        let datagrams = read_datagrams(Arc::clone(&self.shared), self.connection.clone());
+        self.datagrams.spawn(datagrams);
         loop {
-            let step = self.next_step(true).await;
+            let step = self.next_step().await;
             let outcome = match self.handle(step) {
-                Ok(()) => self.handle_events().await,
+                Ok(()) => self.handle_news().await,
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = outcome {
-                return self.end(refusal);
+                return self.end(&refusal);
             }
         }
     }
 
-    async fn next_step(&mut self, greeted: bool) -> Step {
+    async fn next_step(&mut self) -> Step {
         let (writing, deadline) = self.shared.with_quietly(|state| {
             let writing = self.writing.take().or_else(|| state.session.poll_transmit());
             (writing, state.session.poll_timeout())
@@ -148,45 +142,54 @@ impl Driver {
         self.writing = writing;
         let has_bytes = self.writing.is_some();
         let chunk = self.writing.as_mut().map(std::slice::from_mut).unwrap_or_default();
-        let shared = &self.shared;
+        let Self {
+            connection,
+            control_send,
+            control_recv,
+            shared,
+            streams,
+            ..
+        } = self;
         tokio::select! {
-            read = self.control_recv.read_chunk(MAX_CONTROL_READ, true) => match read {
-                Ok(chunk) => Step::Control(chunk.map(|c| c.bytes)),
-                Err(_) => Step::Lost(lost(shared).await),
+            read = control_recv.read_chunk(MAX_CONTROL_READ) => match read {
+                Ok(bytes) => Step::Control(bytes),
+                Err(error) => Step::Lost(control_lost(connection, error)),
             },
-            written = self.control_send.write_chunks(chunk), if has_bytes => match written {
-                Ok(written) => Step::Written(written.chunks),
-                Err(_) => Step::Lost(lost(shared).await),
+            written = std::future::poll_fn(|cx| control_send.poll_write_chunks(cx, chunk)), if has_bytes => match written {
+                Ok(_) => Step::Written,
+                Err(error) => Step::Lost(control_lost(connection, error)),
             },
-            opened = shared.connection.accept_bi(), if greeted => match opened {
+            opened = connection.accept_bi() => match opened {
                 Ok((send, recv)) => Step::Opened(send, recv),
-                Err(error) => Step::Lost(shared.explain(&error)),
+                Err(refusal) => Step::Lost(refusal),
             },
             () = shared.changed.notified() => Step::Look,
             () = sleep_until(deadline.map_or_else(far_away, Instant::from_std)), if deadline.is_some() => Step::Look,
-            Some(_) = self.headers.join_next() => Step::Look,
+            Some(_) = streams.join_next() => Step::Look,
         }
+    }
+
+    fn hear(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let heard = self
+            .shared
+            .with_quietly(|state| state.session.handle_control(bytes, now()));
+        heard.map_err(|violation| violation.0)
     }
 
     fn handle(&mut self, step: Step) -> Result<(), Refusal> {
         match step {
-            Step::Control(Some(bytes)) => self
-                .shared
-                .with_quietly(|state| state.session.handle_control(&bytes, now()))
-                .map_err(|violation| violation.0),
+            Step::Control(Some(bytes)) => self.hear(&bytes),
             Step::Control(None) => Err(Refusal::new(Reason::Protocol, "the peer ended its control stream")),
-            Step::Written(chunks) => {
-                if chunks > 0 {
-                    self.writing = None;
-                }
+            Step::Written => {
+                self.writing = self.writing.take().filter(|rest| !rest.is_empty());
                 Ok(())
             }
             Step::Opened(send, recv) => {
-                let header = read_header(Arc::clone(&self.shared), send, recv, self.incoming.clone());
+                let header = read_header(Arc::clone(&self.shared), self.number, send, recv, self.incoming.clone());
                 let mut header = Box::pin(header);
                 // It comes with the stream, unless a packet was lost.
                 if (&mut header).now_or_never().is_none() {
-                    self.headers.spawn(header);
+                    self.streams.spawn(header);
                 }
                 Ok(())
             }
@@ -204,112 +207,185 @@ impl Driver {
 
     /// Whoever is told to go answers with a goaway of its own once all that was sent to it has arrived. So whoever left
     /// first can close without losing anything.
-    async fn handle_events(&mut self) -> Result<(), Refusal> {
-        loop {
-            let (drained, peer_left) = (&mut self.drained, &mut self.peer_left);
-            let notice = self.shared.with_quietly(|state| {
-                while let Some(event) = state.session.poll_event() {
-                    match event {
-                        Event::Pong { number, rtt } => {
-                            if let Some(waiting) = state.pongs.remove(&number) {
-                                let _ = waiting.send(rtt);
-                            }
-                        }
-                        Event::Received { id, end } => {
-                            if let Some(waiting) = state.ends.remove(&id) {
-                                let _ = waiting.send(end);
-                            }
-                        }
-                        Event::Broken { id, refusal } => {
-                            // Its carrier stream was reset as well, which wakes whoever reads or writes it.
-                            if let Some(waiting) = state.ends.remove(&id) {
-                                let _ = waiting.send(Err(refusal));
-                            }
-                        }
-                        Event::Offer(offer) => return Ok(Some(Notice::Offer(offer))),
-                        Event::GoAway { refusal, retry_after } => {
-                            *peer_left = true;
-                            if state.leaving.is_none() {
-                                return Ok(Some(Notice::GoAway { refusal, retry_after }));
-                            }
-                        }
-                        Event::Drained => {
-                            *drained = true;
-                            if state.leaving.is_none() {
-                                let refusal = Refusal::new(Reason::Draining, "no stream is left");
-                                state.session.drain(refusal, None);
-                            }
-                        }
-                        Event::Failed(refusal) => return Err(refusal),
-                        Event::Ready(_) => {}
+    async fn handle_news(&mut self) -> Result<(), Refusal> {
+        while let Some(event) = self.shared.next_news() {
+            match event {
+                Event::Offer(offer) => self.tell(Notice::Offer(offer)).await,
+                Event::GoAway { refusal, retry_after } => {
+                    self.peer_left = true;
+                    if self.leaving().is_none() {
+                        self.tell(Notice::GoAway { refusal, retry_after }).await;
                     }
                 }
-                match &state.leaving {
-                    Some(refusal) if *drained && *peer_left => Err(refusal.clone()),
-                    _ => Ok(None),
+                Event::Drained => {
+                    self.drained = true;
+                    if self.leaving().is_none() {
+                        let refusal = Refusal::new(Reason::Draining, "no stream is left");
+                        self.shared.with_quietly(|state| state.session.drain(refusal, None));
+                    }
                 }
-            })?;
-            match notice {
-                // An owner that looks at no notices has let go of the session; the streams go on.
-                Some(notice) => drop(self.notices.send(notice).await),
-                None => return Ok(()),
+                Event::Reattach(id) => {
+                    let (shared, connection) = (Arc::clone(&self.shared), self.connection.clone());
+                    self.streams.spawn(reattach(shared, connection, self.number, id));
+                }
+                Event::Failed(refusal) => return Err(refusal),
+                // Streams were told already.
+                Event::Pong { .. } | Event::Received { .. } | Event::Broken { .. } | Event::Room(_) => {}
             }
+        }
+        match self.leaving() {
+            Some(refusal) if self.drained && self.peer_left => Err(refusal),
+            _ => Ok(()),
         }
     }
 
-    /// Closes the connection and tells every stream.
-    fn end(&mut self, refusal: Refusal) -> Refusal {
-        quic::close(&self.shared.connection, &refusal);
-        self.shared.with(|state| {
-            let refusal = state.failure.get_or_insert(refusal).clone();
-            state.session.handle_carrier_lost(&refusal);
-            state.pongs.clear();
-            for (_, waiting) in state.ends.drain() {
-                let _ = waiting.send(Err(refusal.clone()));
-            }
-            refusal
-        })
+    fn leaving(&self) -> Option<Refusal> {
+        self.shared.with_quietly(|state| state.leaving.clone())
+    }
+
+    async fn tell(&self, notice: Notice) {
+        // An owner that looks at no notices has let go of the session; the streams go on.
+        let _ = self.notices.send(notice).await;
+    }
+
+    /// Closes the connection; the session loses its carrier by it, or is over.
+    fn end(&self, refusal: &Refusal) -> Refusal {
+        self.connection.close(refusal);
+        self.shared.carrier_lost(self.number, refusal)
     }
 }
 
-/// How much of the control stream is taken at once, in bytes.
-const MAX_CONTROL_READ: usize = 16 * 1024;
-
-/// A stream of the connection broke; the connection will say why in a moment.
-async fn lost(shared: &Shared) -> Refusal {
-    let broken = Refusal::new(Reason::Protocol, "the peer broke its control stream");
-    match shared.connection.close_reason() {
-        Some(error) => shared.explain(&error),
-        None => broken,
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A driver that is dropped instead of run to its end takes its connection with it.
+        let refusal = Refusal::new(Reason::CarrierLost, "the session's task ended");
+        self.end(&refusal);
     }
 }
 
-async fn read_header(shared: Arc<Shared>, send: SendStream, recv: RecvStream, incoming: mpsc::Sender<Incoming>) {
-    let mut stream = Stream::unnamed(Arc::clone(&shared), send, recv);
-    let Ok(Ok((frame, rest))) = timeout(HEADER_DEADLINE, stream.read_header(Prelude::default())).await else {
-        return;
+fn control_lost(connection: &Connection, error: StreamError) -> Refusal {
+    match error {
+        StreamError::Broken(_) => broken(),
+        StreamError::Lost => why_lost(connection),
+    }
+}
+
+async fn read_header(
+    shared: Arc<Shared>,
+    carrier: u64,
+    send: SendStream,
+    mut recv: RecvStream,
+    incoming: mpsc::Sender<Incoming>,
+) {
+    let Ok(Some((frame, rest))) = timeout(HEADER_DEADLINE, read_frame(&mut recv)).await else {
+        return drop_halves(send, recv, Reason::Protocol);
     };
-    match shared.with(|state| state.session.handle_open(&frame)) {
+    match shared.with(|state| state.session.handle_open(&frame, carrier)) {
         Ok(tunnel_proto::Incoming::Stream { id, open }) => {
-            stream.name(Guard::new(shared, id));
-            stream.unread(rest);
+            let guard = Guard::new(shared, id, false);
+            let stream = Stream::accepted(guard, carrier, send, recv, rest);
             let answer = Answer {
                 stream: Box::new(stream),
             };
             // Nobody takes streams any more: dropping it refuses it.
             let _ = incoming.send(Incoming { open, answer }).await;
         }
-        Ok(tunnel_proto::Incoming::Refused(reply)) => {
-            if stream.write_header(reply).await.is_ok() {
-                stream.finish_refused();
-            }
+        Ok(tunnel_proto::Incoming::Resumed(attach)) => {
+            let recv = NewRecv {
+                carrier,
+                stream: recv,
+                first: rest,
+            };
+            go_on(&shared, carrier, attach, send, recv).await;
         }
-        Err(violation) => shared.fail(violation.0),
+        Ok(tunnel_proto::Incoming::Refused(reply)) => refuse(send, recv, reply).await,
+        Err(violation) => {
+            drop_halves(send, recv, Reason::Protocol);
+            shared.fail(&violation.0);
+        }
     }
 }
 
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+/// The frame at the head of a stream, and what came behind it. `None` if it has none.
+async fn read_frame(recv: &mut RecvStream) -> Option<(Bytes, Bytes)> {
+    let mut prelude = Prelude::default();
+    loop {
+        prelude.push(&recv.read_chunk(tunnel_proto::MAX_HEADER_FRAME).await.ok()??);
+        match prelude.split().ok()? {
+            Ok(split) => return Some(split),
+            Err(more) => prelude = more,
+        }
+    }
+}
+
+async fn refuse(mut send: SendStream, mut recv: RecvStream, reply: Bytes) {
+    recv.stop(Reason::Cancelled);
+    // A peer that is gone needs no answer.
+    if send.write_all_chunks(&mut [reply]).await.is_ok() {
+        send.finish();
+    }
+}
+
+fn drop_halves(mut send: SendStream, mut recv: RecvStream, why: Reason) {
+    send.reset(why);
+    recv.stop(why);
+}
+
+/// Opens a stream of the carrier for one that was opened here on an earlier carrier.
+async fn reattach(shared: Arc<Shared>, connection: Connection, carrier: u64, id: StreamId) {
+    let Ok((send, recv)) = connection.open_bi().await else {
+        return;
+    };
+    let attach = shared.with(|state| {
+        let current = state.session.carrier() == carrier;
+        current.then(|| state.session.reattach(id)).flatten()
+    });
+    let Some(attach) = attach else {
+        return drop_halves(send, recv, Reason::Cancelled);
+    };
+    let recv = NewRecv {
+        carrier,
+        stream: recv,
+        first: Bytes::new(),
+    };
+    go_on(&shared, carrier, attach, send, recv).await;
+}
+
+/// Sends what the peer does not have, and gives the stream back to its handle. Where there is none any more, both
+/// directions have ended here, and only the peer has something to learn.
+async fn go_on(shared: &Shared, carrier: u64, attach: Attach, mut send: SendStream, recv: NewRecv) {
+    let id = attach.id;
+    shared.with_quietly(|state| {
+        // One from an earlier carrier is of the past already.
+        if state.session.carrier() == carrier
+            && let Some(port) = state.ports.get_mut(&id)
+        {
+            port.recv = Some(recv);
+            port.wake_reader();
+        }
+    });
+    let headed = !attach.head.is_empty();
+    let mut chunks: Vec<_> = std::iter::once(attach.head).chain(attach.data).collect();
+    if send.write_all_chunks(&mut chunks).await.is_err() {
+        // The carrier is gone, which is nothing to this stream, or the peer has broken it, which it says.
+        return;
+    }
+    shared.with_quietly(|state| {
+        if state.session.carrier() != carrier {
+            return;
+        }
+        match state.ports.get_mut(&id) {
+            Some(port) if !state.session.is_finished(id) => {
+                port.send = Some(NewSend {
+                    carrier,
+                    stream: send,
+                    headed,
+                });
+                port.wake_writer();
+            }
+            _ => send.finish(),
+        }
+    });
 }
 
 fn far_away() -> Instant {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use quinn::SendDatagramError;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::mpsc,
@@ -26,6 +25,7 @@ use super::{
     shared::Shared,
     stream::{Stream, io_refusal},
 };
+use crate::link::NoDatagram;
 
 /// Packets that wait for their reader, beyond which those that arrive are dropped.
 pub(super) const MAX_WAITING: usize = 256;
@@ -189,15 +189,15 @@ impl FlowSender {
     /// round trip; after 16 of them, more are dropped.
     pub fn send(&self, packet: &[u8]) -> bool {
         let sent = if self.state.stands.load(Ordering::Relaxed) {
-            match self.shared.connection.send_datagram(encode_datagram(self.id, packet)) {
-                Ok(()) => true,
-                Err(SendDatagramError::TooLarge) => self.send_large(packet),
-                // A carrier without datagrams drops rather than let packets queue behind each other.
-                Err(
-                    SendDatagramError::UnsupportedByPeer
-                    | SendDatagramError::Disabled
-                    | SendDatagramError::ConnectionLost(_),
-                ) => false,
+            let connection = self.shared.connection.load();
+            match connection
+                .as_ref()
+                .map(|c| c.send_datagram(encode_datagram(self.id, packet)))
+            {
+                Some(Ok(())) => true,
+                Some(Err(NoDatagram::TooLarge)) => self.send_large(packet),
+                // Packets wait neither for a carrier nor, on one without datagrams, behind each other.
+                Some(Err(NoDatagram::None)) | None => false,
             }
         } else {
             self.state

@@ -1,7 +1,8 @@
-//! A session over one connection: the protocol's machine, and the tasks around it.
+//! A session over one connection after the other: the protocol's machine, and the tasks around it.
 
 mod driver;
 mod flow;
+mod greeting;
 mod shared;
 pub(crate) mod stream;
 
@@ -9,34 +10,32 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
-use tunnel_model::{Offer, Reason, Refusal};
-use tunnel_proto::{Config, Hello, Negotiated, OfferError, Open, OpenError, Session, Side};
+use tunnel_model::{Class, Offer, Reason, Refusal};
+use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
 
-use self::shared::Shared;
+use self::shared::{Shared, now};
 pub use self::{
     driver::{Driver, Notice},
     flow::{Flow, FlowSender},
+    greeting::{Arriving, Carrier},
     stream::Stream,
 };
-use crate::quic;
 
-/// An established session. Clones are handles to the same one.
+/// A session. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Tunnel {
     shared: Arc<Shared>,
+    incoming: mpsc::Sender<Incoming>,
+    notices: mpsc::Sender<Notice>,
 }
 
-/// What [`Tunnel::establish`] gives.
+/// What [`Tunnel::new`] gives.
 #[derive(Debug)]
-pub struct Established {
+pub struct Opened {
     /// The handle.
     pub tunnel: Tunnel,
-    /// What the peers agreed on.
-    pub negotiated: Negotiated,
-    /// What makes it go: to be run until it returns.
-    pub driver: Driver,
     /// Streams that the peer opens.
     pub incoming: mpsc::Receiver<Incoming>,
     /// What else the peer says.
@@ -68,7 +67,7 @@ impl From<Rejected> for Refusal {
     }
 }
 
-/// Figures of a session's connection.
+/// Figures of a session's connection, while there is one.
 #[derive(Debug, Clone)]
 pub struct TunnelStatus {
     /// Where the peer is now, as seen from here.
@@ -90,43 +89,59 @@ pub struct TunnelStatus {
 }
 
 impl Tunnel {
-    /// Greets the peer over an authenticated connection and waits for its hello.
-    pub async fn establish(
-        connection: quinn::Connection,
-        side: Side,
-        config: Config,
-        hello: Hello,
-    ) -> Result<Established, Rejected> {
-        let patience = config.patience;
-        let session = Session::new(side, config, hello, Instant::now().into_std());
-        let shared = Arc::new(Shared::new(connection.clone(), session));
-        let (driver, incoming, notices) = match timeout(patience, Driver::start(Arc::clone(&shared), side)).await {
-            Ok(started) => started?,
-            Err(_) => {
-                let refusal = Refusal::new(Reason::IdleTimeout, "the peer opened no control stream in time");
-                quic::close(&connection, &refusal);
-                return Err(refusal.into());
+    /// A session without a connection yet.
+    pub fn new(side: Side, config: Config) -> Opened {
+        let (incoming, incoming_receiver) = mpsc::channel(driver::MAX_UNSEEN);
+        let (notices, notice_receiver) = mpsc::channel(driver::MAX_NOTICES);
+        let session = Session::new(side, config, now());
+        Opened {
+            tunnel: Self {
+                shared: Arc::new(Shared::new(session)),
+                incoming,
+                notices,
+            },
+            incoming: incoming_receiver,
+            notices: notice_receiver,
+        }
+    }
+
+    /// Has the session go on over this carrier, instead of the one that may still be there. What is returned makes it go: to
+    /// be run until it returns.
+    ///
+    /// # Errors
+    /// The carrier comes too late: there is a later one, or the session is over.
+    pub fn attach(&self, carrier: Carrier) -> Result<Driver, Refusal> {
+        let (incoming, notices) = (self.incoming.clone(), self.notices.clone());
+        Driver::new(Arc::clone(&self.shared), carrier, incoming, notices)
+    }
+
+    /// Waits until the session is over because no carrier has come in time, and says so.
+    pub async fn expired(&self) -> Refusal {
+        loop {
+            let due = self.shared.with(|state| {
+                let due = state.session.poll_timeout().filter(|_| state.session.is_waiting());
+                if due.is_some_and(|due| due <= now()) {
+                    state.session.handle_timeout(now());
+                }
+                due
+            });
+            if let Some(refusal) = self.shared.over() {
+                return refusal;
             }
-        };
-        let (driver, negotiated) = driver.greet().await?;
-        Ok(Established {
-            tunnel: Self { shared },
-            negotiated,
-            driver,
-            incoming,
-            notices,
-        })
+            match due {
+                Some(due) => sleep_until(Instant::from_std(due)).await,
+                // There is a carrier, or another one comes up meanwhile: whoever waits asks again then.
+                None => return std::future::pending().await,
+            }
+        }
     }
 
     /// Opens a stream to a target at the peer. It takes data at once; the wish goes out together with the first of it, or
     /// as soon as somebody reads or waits for the answer. Whether the peer accepts, [`Stream::established`] tells, and so does the first read; after `patience` without
     /// an answer the stream is given up. Dropping the future gives it up too.
     pub async fn open(&self, open: &Open, patience: Duration) -> Result<Stream, Refusal> {
-        match timeout(patience, self.start(open)).await {
-            Ok(started) => started.map(|mut stream| {
-                stream.await_answer(patience);
-                stream
-            }),
+        match timeout(patience, self.start(open, patience)).await {
+            Ok(started) => started,
             Err(_) => {
                 let message = format!("no room for another stream within {} s", patience.as_secs());
                 Err(Refusal::new(Reason::Overloaded, message))
@@ -134,35 +149,46 @@ impl Tunnel {
         }
     }
 
-    async fn start(&self, open: &Open) -> Result<Stream, Refusal> {
+    async fn start(&self, open: &Open, patience: Duration) -> Result<Stream, Refusal> {
+        let Some(connection) = self.shared.connection.load_full() else {
+            return Err(self.shared.why_down());
+        };
+        let carrier = self.shared.with_quietly(|state| state.session.carrier());
         // First, because it may have to wait: a stream that is on the session's books has a carrier stream.
-        let opened = self.shared.connection.open_bi().await;
-        let (send, recv) = opened.map_err(|error| self.shared.explain(&error))?;
-        let opened = self.shared.with(|state| state.session.open(open));
+        let opened = connection.open_bi().await;
+        let (send, recv) = opened.map_err(|_| self.shared.why_down())?;
+        send.set_priority(priority(open.class));
+        let opened = self.shared.with(|state| match state.session.carrier() == carrier {
+            true => state.session.open(open),
+            false => Err(OpenError::NotConnected),
+        });
         let (id, header) = opened.map_err(|error| match error {
-            OpenError::NotConnected => self.shared.why_closed(),
+            OpenError::NotConnected => self.shared.why_down(),
             OpenError::Draining => Refusal::new(Reason::Draining, "the peer is about to stop"),
         })?;
-        let mut stream = Stream::new(stream::Guard::new(Arc::clone(&self.shared), id), send, recv);
+        let guard = stream::Guard::new(Arc::clone(&self.shared), id, true);
+        let mut stream = Stream::opened(guard, carrier, (send, recv), header, patience);
         stream.want();
-        stream.begin_with(header);
         Ok(stream)
     }
 
     /// Asks the peer for a sign of life and says how long it took.
     pub async fn ping(&self) -> Result<Duration, Refusal> {
         let (sender, answered) = oneshot::channel();
-        self.shared.with(|state| {
-            // Once the driver has ended, nobody would answer.
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
+        let asked = self.shared.with(|state| {
+            // Without a carrier, nobody would answer.
+            if !state.session.is_up() {
+                return false;
             }
-            let number = state.session.ping(Instant::now().into_std());
+            let number = state.session.ping(now());
             state.pongs.retain(|_, waiting| !waiting.is_closed());
             state.pongs.insert(number, sender);
-            Ok(())
-        })?;
-        answered.await.map_err(|_| self.shared.why_closed())
+            true
+        });
+        match asked {
+            true => answered.await.map_err(|_| self.shared.why_down()),
+            false => Err(self.shared.why_down()),
+        }
     }
 
     /// Tells the gateway all that this edge offers.
@@ -189,7 +215,27 @@ impl Tunnel {
 
     /// Ends the session at once and tells the peer why. Streams break.
     pub fn close(&self, refusal: &Refusal) {
-        self.shared.fail(refusal.clone());
+        self.shared.fail(refusal);
+    }
+
+    /// Gives the connection of now up, as one that is of no use any more; the session waits for another.
+    pub fn give_up_carrier(&self, refusal: &Refusal) {
+        self.shared.with_quietly(|state| {
+            if let Some(connection) = &*self.shared.connection.load() {
+                state.given_up = Some(refusal.clone());
+                connection.close(refusal);
+            }
+        });
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.shared.connection.load().is_some()
+    }
+
+    /// Why the session is over, if it is.
+    pub fn over(&self) -> Option<Refusal> {
+        self.shared.over()
     }
 
     /// How many streams are open.
@@ -197,19 +243,31 @@ impl Tunnel {
         self.shared.with_quietly(|state| state.session.open_streams())
     }
 
-    /// How it is doing.
-    pub fn status(&self) -> TunnelStatus {
-        let stats = self.shared.connection.stats();
-        TunnelStatus {
-            remote: self.shared.connection.remote_address(),
-            rtt: self.shared.connection.rtt(),
-            sent_bytes: stats.udp_tx.bytes,
-            received_bytes: stats.udp_rx.bytes,
-            lost_packets: stats.path.lost_packets,
-            mtu: stats.path.current_mtu,
+    /// How it is doing; nothing while there is no connection.
+    pub fn status(&self) -> Option<TunnelStatus> {
+        let connection = self.shared.connection.load_full()?;
+        let stats = connection.stats();
+        Some(TunnelStatus {
+            remote: connection.remote_address(),
+            rtt: stats.rtt,
+            sent_bytes: stats.sent_bytes,
+            received_bytes: stats.received_bytes,
+            lost_packets: stats.lost_packets,
+            mtu: stats.mtu,
             dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
-        }
+        })
+    }
+}
+
+/// In which order a carrier that can tell streams apart sends them.
+fn priority(class: Class) -> i32 {
+    match class {
+        Class::Control => 4,
+        Class::Interactive => 3,
+        Class::Api => 2,
+        Class::Metrics => 1,
+        Class::Bulk => 0,
     }
 }
 
@@ -244,7 +302,8 @@ impl Answer {
             return Err(Refusal::new(Reason::Cancelled, "the peer gave the stream up"));
         };
         self.stream.want();
-        self.stream.write_header(reply).await?;
+        self.stream.answer_with(reply);
+        self.stream.send_header().await?;
         Ok(*self.stream)
     }
 
@@ -256,7 +315,7 @@ impl Answer {
             return Err(Refusal::new(Reason::Cancelled, "the peer gave the stream up"));
         };
         self.stream.want();
-        self.stream.begin_with(reply);
+        self.stream.answer_with(reply);
         // Before the reply goes out, for datagrams may come right after it.
         let mut flow = Flow::new(*self.stream, true);
         flow.established().await?;
@@ -264,14 +323,11 @@ impl Answer {
     }
 
     /// The target cannot be had: tells the peer why.
-    pub async fn refuse(mut self, refusal: &Refusal) {
+    pub async fn refuse(self, refusal: &Refusal) {
         let id = self.stream.id();
         let shared = self.stream.shared();
         let reply = shared.with(|state| state.session.refuse(id, refusal));
-        // A peer that is gone needs no answer.
-        if self.stream.write_header(reply).await.is_ok() {
-            self.stream.finish_refused();
-        }
+        self.stream.refuse(reply).await;
     }
 
     /// Resolves when the peer has given the stream up or the session has ended, so that a dial in its name can stop.

@@ -1,4 +1,4 @@
-//! One stream over one carrier stream.
+//! One stream, over one stream of each carrier in turn.
 
 mod guard;
 mod receiving;
@@ -12,18 +12,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::sleep,
 };
 use tunnel_model::{Reason, Refusal};
-use tunnel_proto::{Prelude, Session, StreamId};
+use tunnel_proto::{Prelude, StreamId};
 
 pub(super) use self::guard::Guard;
 use self::{
-    guard::{already_ended, malformed},
-    receiving::{End, Receiving, Unanswered},
+    receiving::{End, Patience, Receiving},
     sending::Sending,
 };
 pub(crate) use self::{
@@ -31,12 +30,13 @@ pub(crate) use self::{
     sending::Sender,
 };
 use super::{Flow, shared::Shared};
-use crate::quic::code;
+use crate::link::{RecvStream, SendStream};
 
 /// A two-way byte stream to a target at the peer.
 ///
-/// [`AsyncWrite::poll_shutdown`] ends the sending direction and leaves the other open. Dropping a stream with a direction
-/// that has not ended makes it void at the peer too. Every error carries a [`Refusal`] as its source.
+/// It outlives the carrier: while there is none, reading and writing wait. [`AsyncWrite::poll_shutdown`] ends the sending
+/// direction and leaves the other open. Dropping a stream with a direction that has not ended makes it void at the peer too.
+/// Every error carries a [`Refusal`] as its source.
 #[derive(Debug)]
 pub struct Stream {
     send: Sending,
@@ -44,57 +44,37 @@ pub struct Stream {
     guard: Guard,
 }
 
-/// An id that no session gives out, for streams whose header is still to be read.
-const NO_ID: StreamId = StreamId(0);
-
 impl Stream {
-    pub(super) fn new(guard: Guard, send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        let (send_half, recv_half) = Session::halves(guard.id.unwrap_or(NO_ID));
+    /// A stream that was opened here. The header goes before all data, in one packet with the first of it if there is any
+    /// before somebody reads.
+    pub(super) fn opened(
+        guard: Guard,
+        carrier: u64,
+        (send, recv): (SendStream, RecvStream),
+        header: Bytes,
+        patience: Duration,
+    ) -> Self {
+        let patience = Patience {
+            due: Box::pin(sleep(patience)),
+            time: patience,
+        };
         Self {
-            send: Sending {
-                quic: send,
-                header: Bytes::new(),
-                half: Some(send_half),
-            },
-            recv: Receiving {
-                quic: recv,
-                half: recv_half,
-                first: Bytes::new(),
-                end: End::Open,
-            },
+            send: Sending::new(carrier, send, header),
+            recv: Receiving::new(carrier, recv, Some(Prelude::default()), Some(patience)),
             guard,
         }
     }
 
-    pub(super) fn unnamed(shared: Arc<Shared>, send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        let guard = Guard {
-            shared,
-            id: None,
-            granted: false,
+    /// One that the peer opened, and what came behind its header.
+    pub(super) fn accepted(guard: Guard, carrier: u64, send: SendStream, recv: RecvStream, first: Bytes) -> Self {
+        let mut stream = Self {
+            send: Sending::new(carrier, send, Bytes::new()),
+            recv: Receiving::new(carrier, recv, None, None),
+            guard,
         };
-        Self::new(guard, send, recv)
-    }
-
-    /// Gives a stream the id that its header said.
-    pub(super) fn name(&mut self, guard: Guard) {
-        let (send_half, recv_half) = Session::halves(guard.id.unwrap_or(NO_ID));
-        self.send.half = Some(send_half);
-        self.recv.half = recv_half;
-        self.guard = guard;
-    }
-
-    /// Has the first read wait for the peer's answer.
-    pub(super) fn await_answer(&mut self, patience: Duration) {
-        self.recv.end = End::Unanswered(Box::new(Unanswered {
-            prelude: Prelude::default(),
-            due: Box::pin(sleep(patience)),
-            patience,
-        }));
-    }
-
-    /// Has these bytes go before all data, in one packet with the first of it if there is any before somebody reads.
-    pub(super) fn begin_with(&mut self, header: Bytes) {
-        self.send.header = header;
+        let Self { recv, guard, .. } = &mut stream;
+        guard.shared.with(|state| recv.read_ahead(guard, state, carrier, first));
+        stream
     }
 
     /// Sends the header if no data took it along.
@@ -106,17 +86,17 @@ impl Stream {
     /// cancelled and called again.
     pub async fn established(&mut self) -> Result<(), Refusal> {
         self.send_header().await?;
-        std::future::poll_fn(|cx| self.recv.poll_answer(&self.guard, cx)).await;
-        match &self.recv.end {
-            End::Broken(refusal) => Err(refusal.clone()),
-            _ => Ok(()),
-        }
+        std::future::poll_fn(|cx| self.recv.poll_answer(&self.guard, cx)).await
     }
 
     /// Makes room for the stream's data: it is wanted here, and no longer only what a peer sends unasked.
     pub(super) fn want(&mut self) {
-        self.guard.shared.stream_opened();
-        self.guard.granted = true;
+        self.guard.grant();
+    }
+
+    /// Answers that the target is there.
+    pub(super) fn answer_with(&mut self, reply: Bytes) {
+        self.send.head_with(reply);
     }
 
     /// Makes a flow of a stream that was opened for packets, before anything was written to it or read from it.
@@ -126,55 +106,27 @@ impl Stream {
 
     /// Whether the peer has taken the stream.
     pub(super) fn is_answered(&self) -> bool {
-        !matches!(self.recv.end, End::Unanswered(_) | End::Broken(_))
+        self.recv.is_answered()
     }
 
     pub(super) fn id(&self) -> StreamId {
-        self.recv.half.id()
+        self.guard.id
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.guard.shared)
     }
 
-    /// Writes bytes that are no data.
-    pub(super) async fn write_header(&mut self, header: Bytes) -> Result<(), Refusal> {
-        let written = self.send.quic.write_chunk(header).await;
-        written.map_err(|error| self.guard.write_failed(&error))
+    /// Writes a refusal, which is all that is ever said on the stream.
+    pub(super) async fn refuse(mut self, reply: Bytes) {
+        // The session has forgotten it already: on another carrier it is refused anew.
+        self.send.write_last(reply).await;
+        self.recv.end = End::Finished;
     }
 
-    /// Reads the frame at the head of the stream, and what came behind it.
-    pub(super) async fn read_header(&mut self, mut prelude: Prelude) -> Result<(Bytes, Bytes), Refusal> {
-        loop {
-            match self.recv.quic.read_chunk(tunnel_proto::MAX_HEADER_FRAME, true).await {
-                Ok(Some(chunk)) => prelude.push(&chunk.bytes),
-                Ok(None) => return Err(malformed("the stream ended in its header")),
-                Err(error) => return Err(self.guard.read_failed(&error)),
-            }
-            prelude = match prelude.split() {
-                Ok(Ok(split)) => return Ok(split),
-                Ok(Err(more)) => more,
-                Err(error) => return Err(malformed(error)),
-            };
-        }
-    }
-
-    /// Puts data back that was read with the header.
-    pub(super) fn unread(&mut self, data: Bytes) {
-        self.recv.half.record(data.len());
-        self.recv.first = data;
-    }
-
-    /// The refusal is written and there is nothing to say after it.
-    pub(super) fn finish_refused(mut self) {
-        // It may be reset already, which says the same.
-        let _ = self.send.quic.finish();
-        self.send.half = None;
-    }
-
-    /// Resolves when the peer reads the stream no more.
+    /// Resolves when the peer has made the stream void.
     pub(super) async fn peer_gone(&mut self) {
-        let _ = self.send.quic.stopped().await;
+        std::future::poll_fn(|cx| self.guard.poll_broken(cx)).await;
     }
 
     /// Sends a chunk, waiting for room.
@@ -196,22 +148,7 @@ impl Stream {
     }
 
     pub(super) fn poll_write_data(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Refusal>> {
-        let Self { send, guard, .. } = self;
-        if send.half.is_none() {
-            return Poll::Ready(Err(already_ended()));
-        }
-        let mut written = 0;
-        while written == 0 && !send.header.is_empty() {
-            written = ready!(send.poll_first(guard, cx, bytes))?;
-        }
-        if written == 0 {
-            let more = ready!(Pin::new(&mut send.quic).poll_write(cx, bytes));
-            written = more.map_err(|error| guard.write_failed(&error))?;
-        }
-        if let Some(half) = &mut send.half {
-            half.record(written);
-        }
-        Poll::Ready(Ok(written))
+        self.send.poll_write(&self.guard, cx, bytes)
     }
 
     /// Makes the stream void and tells the peer why.
@@ -220,18 +157,16 @@ impl Stream {
     }
 
     fn abort(&mut self, refusal: &Refusal) {
-        let sending = self.send.half.take().is_some();
-        let receiving = !matches!(self.recv.end, End::Finished | End::Broken(_));
-        if sending || receiving {
+        let receiving = self.recv.is_open();
+        if !self.send.ended || receiving {
             self.guard.reset(refusal);
         }
         // A half that has ended by itself cannot be reset and need not be.
-        if sending {
-            let _ = self.send.quic.reset(code(refusal.reason));
+        if !self.send.ended {
+            self.send.abort(refusal.reason);
         }
         if receiving {
-            let _ = self.recv.quic.stop(code(refusal.reason));
-            self.recv.end = End::Broken(refusal.clone());
+            self.recv.abort(refusal);
         }
     }
 }
@@ -248,7 +183,7 @@ impl Drop for Stream {
 /// The refusal within an error of a stream.
 pub(super) fn io_refusal(error: &io::Error) -> Refusal {
     let within = error.get_ref().and_then(|error| error.downcast_ref::<Refusal>());
-    within.cloned().unwrap_or_else(|| malformed(error))
+    within.cloned().unwrap_or_else(|| guard::malformed(error))
 }
 
 fn io_error(refusal: Refusal) -> io::Error {
@@ -258,31 +193,11 @@ fn io_error(refusal: Refusal) -> io::Error {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { send, recv, guard } = self.get_mut();
-        if let End::Unanswered(_) = recv.end {
+        if !recv.is_answered() {
             // Should it fail, the answer says why.
             let _ = ready!(send.poll_header(guard, cx));
         }
-        ready!(recv.poll_answer(guard, cx));
-        if !recv.first.is_empty() {
-            let n = recv.first.len().min(buf.remaining());
-            buf.put_slice(&recv.first[..n]);
-            recv.first.advance(n);
-            return Poll::Ready(Ok(()));
-        }
-        if matches!(recv.end, End::Open) && buf.remaining() > 0 {
-            let before = buf.filled().len();
-            match ready!(recv.quic.poll_read_buf(cx, buf)) {
-                Ok(()) => match buf.filled().len() - before {
-                    0 => recv.carrier_ended(guard),
-                    n => {
-                        recv.half.record(n);
-                        return Poll::Ready(Ok(()));
-                    }
-                },
-                Err(error) => recv.end = End::Broken(guard.read_failed(&error)),
-            }
-        }
-        recv.poll_end(cx).map_err(io_error)
+        recv.poll_read(guard, cx, buf).map_err(io_error)
     }
 }
 
@@ -298,6 +213,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         ready!(stream.send.poll_header(&stream.guard, cx)).map_err(io_error)?;
-        Poll::Ready(stream.directions().0.finish().map_err(io_error))
+        stream.send.finish(&stream.guard);
+        Poll::Ready(Ok(()))
     }
 }

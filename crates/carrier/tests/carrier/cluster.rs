@@ -4,14 +4,14 @@ use ring::digest;
 use rustls::ClientConfig;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tunnel_carrier::{
-    Established, Incoming, Notice, Stream, Tunnel,
+    Arriving, Carrier, Incoming, Notice, Opened, Stream, Tunnel,
     quic::{Accepted, Dialer, Limits, Server},
 };
 use tunnel_identity::{
     Authority, ClusterRoot, Credential, GatewayFiles, PrivateKey, TimeFloor, UnixTime,
     tls::{self, Alpn},
 };
-use tunnel_model::{Class, ClusterId, NodeId, Refusal, SessionId, Target, TraceId};
+use tunnel_model::{Class, ClusterId, NodeId, Reason, Refusal, SessionId, Target, TraceId};
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
 /// The same for every life of a gateway.
@@ -83,13 +83,20 @@ pub(crate) struct End {
 }
 
 impl End {
-    fn run(established: Established) -> Self {
+    /// A session that begins on this carrier.
+    fn run(opened: Opened, carrier: Carrier) -> Self {
+        let driver = opened.tunnel.attach(carrier).unwrap();
         Self {
-            tunnel: established.tunnel,
-            incoming: established.incoming,
-            notices: established.notices,
-            driver: tokio::spawn(established.driver.run()),
+            tunnel: opened.tunnel,
+            incoming: opened.incoming,
+            notices: opened.notices,
+            driver: tokio::spawn(driver.run()),
         }
+    }
+
+    /// It goes on over this one.
+    pub(crate) fn go_on(&mut self, carrier: Carrier) {
+        self.driver = tokio::spawn(self.tunnel.attach(carrier).unwrap().run());
     }
 
     /// Accepts the next stream that the peer opens.
@@ -101,6 +108,9 @@ impl End {
 
 /// Both ends of a session, and what they stand on.
 pub(crate) struct Pair {
+    cluster: Cluster,
+    address: SocketAddr,
+    dials: u64,
     pub(crate) edge: End,
     pub(crate) gateway: End,
     pub(crate) dialer: Dialer,
@@ -131,10 +141,34 @@ impl Pair {
         let (dialled, accepted) = tokio::join!(dialer.dial_addresses(&addresses, tls), server.accept());
         let (edge, gateway) = greet(dialled.unwrap(), accepted.unwrap()).await;
         Self {
+            cluster,
+            address,
+            dials: 1,
             edge,
             gateway,
             dialer,
             server,
+        }
+    }
+
+    /// Dials anew, and has the session go on over that.
+    pub(crate) async fn next_carrier(&mut self) {
+        self.dials += 1;
+        let (addresses, tls) = ([self.address], self.cluster.client_tls(Alpn::Tunnel));
+        let dial = self.dialer.dial_addresses(&addresses, tls);
+        let (dialled, accepted) = tokio::join!(dial, self.server.accept());
+        let (edge, gateway) = carriers(dialled.unwrap(), accepted.unwrap(), self.dials).await;
+        self.edge.go_on(edge);
+        self.gateway.go_on(gateway);
+    }
+
+    /// The connection breaks under both ends.
+    pub(crate) async fn cut(&mut self) {
+        let lost = Refusal::new(Reason::CarrierLost, "the link broke");
+        self.edge.tunnel.give_up_carrier(&lost);
+        for driver in [&mut self.edge.driver, &mut self.gateway.driver] {
+            let why = soon("the loss", driver).await.unwrap();
+            assert_eq!(why.reason, Reason::CarrierLost);
         }
     }
 
@@ -157,18 +191,32 @@ pub(crate) async fn connect(tunnel: &Tunnel, open: &Open) -> Result<Stream, Refu
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn greet(dialled: quinn::Connection, accepted: Accepted) -> (End, End) {
+    let (edge, gateway) = carriers(dialled, accepted, 1).await;
     let config = Config {
         keepalive: Some(Duration::from_secs(25)),
         ..Config::default()
     };
-    // Each end runs as soon as it has heard the other, as it would elsewhere: its own hello may still be on its way.
-    tokio::join!(
-        async { End::run(Tunnel::establish(dialled, Side::Edge, config, hello()).await.unwrap()) },
-        async {
-            let gateway = Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello());
-            End::run(gateway.await.unwrap())
-        }
+    (
+        End::run(Tunnel::new(Side::Edge, config), edge),
+        End::run(Tunnel::new(Side::Gateway, Config::default()), gateway),
     )
+}
+
+/// Both ends of a carrier with this number.
+pub(crate) async fn carriers(dialled: quinn::Connection, accepted: Accepted, number: u64) -> (Carrier, Carrier) {
+    let patience = Config::default().patience;
+    let said = Hello {
+        carrier: number,
+        ..hello()
+    };
+    let answer = Hello {
+        continues: number > 1,
+        ..hello()
+    };
+    tokio::join!(async { Carrier::dial(dialled, said, patience).await.unwrap() }, async {
+        let arriving = Arriving::accept(accepted.connection, patience).await.unwrap();
+        arriving.answer(answer, patience).await.unwrap()
+    })
 }
 
 pub(crate) fn hello() -> Hello {
@@ -177,6 +225,9 @@ pub(crate) fn hello() -> Hello {
         max_version: VERSIONS.1,
         features: Vec::new(),
         session: SessionId::from_bytes([7; 16]),
+        carrier: 1,
+        continues: false,
+        resume_for: Config::default().resume_for,
         software: "test".to_owned(),
         name: "edge1".to_owned(),
         unix_millis: 0,

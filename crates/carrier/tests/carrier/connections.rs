@@ -3,13 +3,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use rustls::ClientConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinSet,
 };
 use tunnel_carrier::{
-    Tunnel,
+    Arriving, Carrier, Tunnel,
     quic::{DialError, Dialer, Limits, Purpose, close},
 };
 use tunnel_identity::tls::{self, ALPN_TUNNEL, Alpn};
@@ -17,7 +18,7 @@ use tunnel_linkem::{LinkPair, relay::UdpRelay};
 use tunnel_model::{GatewayAddr, Reason, Refusal};
 use tunnel_proto::{Config, Control, Side, StreamId};
 
-use crate::cluster::{Cluster, Pair, floor, greet, hash, hello, noise, soon};
+use crate::cluster::{Cluster, PATIENCE, Pair, floor, greet, hash, hello, noise, soon};
 
 #[tokio::test]
 async fn a_dead_address_does_not_keep_the_edge_from_a_live_one() {
@@ -169,10 +170,10 @@ async fn n5_a_nat_that_rebinds_under_a_running_stream_loses_nothing() {
         address
     })
     .await;
-    let before = pair.gateway.tunnel.status().remote;
+    let before = pair.gateway.tunnel.status().unwrap().remote;
     let (near, far) = pair.stream().await;
     transfer(near, far, || relay.get().unwrap().rebind()).await;
-    assert_ne!(pair.gateway.tunnel.status().remote, before);
+    assert_ne!(pair.gateway.tunnel.status().unwrap().remote, before);
 }
 
 /// N2: a peer that vanished is found, and its streams break.
@@ -193,9 +194,10 @@ async fn n2_a_peer_that_vanished_is_found_within_the_idle_time() {
     let (mut near, _far) = pair.stream().await;
     let relay: &UdpRelay = relay.get().unwrap();
     relay.set_link(relay.link().with_up(false));
-    soon("a break", near.read_to_end(&mut Vec::new())).await.unwrap_err();
-    let why = soon("the verdict", pair.gateway.driver).await.unwrap();
+    let why = soon("the verdict", &mut pair.gateway.driver).await.unwrap();
     assert_eq!(why.reason, Reason::IdleTimeout);
+    // Its streams wait for another connection.
+    assert!(near.read_to_end(&mut Vec::new()).now_or_never().is_none());
 }
 
 /// N9: a gateway that was killed and is back knows nothing of its old connections, and says so.
@@ -237,11 +239,19 @@ async fn b4_an_edge_of_another_version_learns_that_it_is() {
     let mut newer = hello();
     (newer.min_version, newer.max_version) = (8, 9);
     let (edge, gateway) = tokio::join!(
-        Tunnel::establish(dialled.unwrap(), Side::Edge, Config::default(), newer),
-        Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello())
+        async {
+            Carrier::dial(dialled.unwrap(), newer, PATIENCE)
+                .await
+                .map(drop)
+                .map_err(Refusal::from)
+        },
+        async {
+            let arriving = Arriving::accept(accepted.connection, PATIENCE).await?;
+            arriving.answer(hello(), PATIENCE).await.map(drop)
+        }
     );
     for end in [edge, gateway] {
-        assert_eq!(end.unwrap_err().refusal.reason, Reason::UnsupportedVersion);
+        assert_eq!(end.unwrap_err().reason, Reason::UnsupportedVersion);
     }
 }
 
@@ -264,9 +274,12 @@ async fn b7_a_peer_that_resets_without_end_is_cut_off() {
         }
         connection.closed().await
     });
-    let gateway = Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello());
-    let gateway = soon("the hello", gateway).await.unwrap();
-    let why = soon("the session's end", gateway.driver.run()).await;
+    let arriving = Arriving::accept(accepted.connection, PATIENCE);
+    let arriving = soon("the hello", arriving).await.unwrap();
+    let carrier = arriving.answer(hello(), PATIENCE).await.unwrap();
+    let gateway = Tunnel::new(Side::Gateway, Config::default());
+    let driver = gateway.tunnel.attach(carrier).unwrap();
+    let why = soon("the session's end", driver.run()).await;
     assert_eq!(why.reason, Reason::Protocol);
     let told = tunnel_carrier::quic::refusal_of(&soon("the news", flooding).await.unwrap());
     assert_eq!(told, why);

@@ -13,5 +13,7 @@ mod flood;
 mod flows;
 /// Streams joined with sockets.
 mod relay;
+/// Streams that go on over another connection.
+mod resume;
 /// Streams: opened, refused, ended, broken, bounded.
 mod streams;

@@ -321,7 +321,7 @@ async fn swap(stream: Stream, data: &[u8]) -> Vec<u8> {
 /// The books of both ends are empty, once the last word has crossed.
 async fn no_streams_are_left(pair: &Pair) {
     let empty = async {
-        while pair.edge.tunnel.status().streams + pair.gateway.tunnel.status().streams > 0 {
+        while pair.edge.tunnel.open_streams() + pair.gateway.tunnel.open_streams() > 0 {
             pair.gateway.tunnel.ping().await.unwrap();
         }
     };

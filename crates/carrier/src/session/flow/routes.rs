@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, task::yield_now};
 use tunnel_proto::{StreamId, decode_datagram};
 
 use super::{super::shared::Shared, MAX_WAITING};
+use crate::link::Connection;
 
 /// Datagrams that are handed out before other tasks have their turn; below what a flow may have waiting.
 const BATCH: usize = 64;
@@ -76,12 +77,12 @@ impl Drop for Route {
 }
 
 /// Hands out the datagrams of a connection until it is lost.
-pub(in crate::session) async fn read_datagrams(shared: Arc<Shared>) {
+pub(in crate::session) async fn read_datagrams(shared: Arc<Shared>, connection: Connection) {
     let mut datagrams = Vec::with_capacity(BATCH);
-    while let Ok(first) = shared.connection.read_datagram().await {
+    while let Some(first) = connection.read_datagram().await {
         datagrams.push(first);
         while datagrams.len() < BATCH
-            && let Some(Ok(next)) = shared.connection.read_datagram().now_or_never()
+            && let Some(Some(next)) = connection.read_datagram().now_or_never()
         {
             datagrams.push(next);
         }

@@ -1,69 +1,82 @@
-//! A stream's place on the session's books, and what errors of its carrier stream mean.
+//! A stream's place on the session's books.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use quinn::{ReadError, VarInt, WriteError};
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::StreamId;
 
-use crate::{quic::reason, session::shared::Shared};
+use crate::session::shared::{Port, Shared, State};
 
-/// Makes a stream void unless both its directions have ended. Streams whose header has not been read have no id yet.
+/// A stream that somebody has a handle of, until it is dropped.
 #[derive(Debug)]
 pub(in crate::session) struct Guard {
     pub(super) shared: Arc<Shared>,
-    pub(super) id: Option<StreamId>,
+    pub(super) id: StreamId,
+    opener: bool,
     /// Data of the stream may wait here beside that of all others.
-    pub(super) granted: bool,
+    granted: bool,
 }
 
 impl Guard {
-    pub(in crate::session) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+    pub(in crate::session) fn new(shared: Arc<Shared>, id: StreamId, opener: bool) -> Self {
+        shared.with_quietly(|state| {
+            state.ports.insert(id, Port::default());
+        });
         Self {
             shared,
-            id: Some(id),
+            id,
+            opener,
             granted: false,
         }
     }
 
-    pub(super) fn reset(&self, refusal: &Refusal) {
-        if let Some(id) = self.id {
-            self.shared.with(|state| {
-                state.ends.remove(&id);
-                state.session.reset(id, refusal);
-            });
+    pub(super) fn grant(&mut self) {
+        if !self.granted {
+            self.granted = true;
+            self.shared.stream_opened();
         }
+    }
+
+    pub(super) fn reset(&self, refusal: &Refusal) {
+        self.shared.with(|state| state.session.reset(self.id, refusal));
+    }
+
+    /// Whether the stream was opened here.
+    pub(super) fn is_opener(&self) -> bool {
+        self.opener
+    }
+
+    /// What waits at the stream's port. `None` once it is closed.
+    pub(super) fn port<'a>(&self, state: &'a mut State) -> Option<&'a mut Port> {
+        state.ports.get_mut(&self.id)
+    }
+
+    /// Why the stream is void, once it is.
+    pub(super) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        self.shared.with_quietly(|state| match self.port(state) {
+            Some(Port {
+                broken: Some(refusal), ..
+            }) => Poll::Ready(refusal.clone()),
+            Some(port) => {
+                port.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(already_ended()),
+        })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.shared.with_quietly(|state| state.ports.remove(&self.id));
         if self.granted {
             self.shared.stream_closed();
         }
     }
-}
-
-impl Guard {
-    pub(super) fn read_failed(&self, error: &ReadError) -> Refusal {
-        match error {
-            ReadError::Reset(code) => by_peer(*code),
-            ReadError::ConnectionLost(error) => self.shared.explain(error),
-            ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => already_ended(),
-        }
-    }
-
-    pub(super) fn write_failed(&self, error: &WriteError) -> Refusal {
-        match error {
-            WriteError::Stopped(code) => by_peer(*code),
-            WriteError::ConnectionLost(error) => self.shared.explain(error),
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => already_ended(),
-        }
-    }
-}
-
-fn by_peer(code: VarInt) -> Refusal {
-    Refusal::new(reason(code), "the other end broke the stream")
 }
 
 pub(super) fn malformed(what: impl fmt::Display) -> Refusal {

@@ -1,0 +1,255 @@
+//! What carries a session, whatever its kind: one connection, its streams, and what their errors mean.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::io::ReadBuf;
+use tunnel_model::{Reason, Refusal};
+
+use crate::quic::{self, code, reason};
+
+/// An authenticated connection. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub enum Connection {
+    /// QUIC, over UDP.
+    Quic(quinn::Connection),
+}
+
+/// The sending direction of a connection's stream. Dropping it proves nothing to the peer.
+#[derive(Debug)]
+pub(crate) enum SendStream {
+    Quic(quinn::SendStream),
+}
+
+/// The receiving direction.
+#[derive(Debug)]
+pub(crate) enum RecvStream {
+    Quic(quinn::RecvStream),
+}
+
+/// A stream of the connection is of no more use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamError {
+    /// The peer broke it.
+    Broken(Refusal),
+    /// It went with the connection.
+    Lost,
+}
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoDatagram {
+    /// It is larger than the path takes.
+    TooLarge,
+    /// This connection takes none.
+    None,
+}
+
+/// Figures of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stats {
+    pub(crate) rtt: Duration,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) lost_packets: u64,
+    pub(crate) mtu: u16,
+}
+
+impl From<quinn::Connection> for Connection {
+    fn from(connection: quinn::Connection) -> Self {
+        Self::Quic(connection)
+    }
+}
+
+impl Connection {
+    /// Opens a stream, waiting until the peer allows one more.
+    pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), Refusal> {
+        match self {
+            Self::Quic(connection) => match connection.open_bi().await {
+                Ok((send, recv)) => Ok((SendStream::Quic(send), RecvStream::Quic(recv))),
+                Err(error) => Err(quic::refusal_of(&error)),
+            },
+        }
+    }
+
+    /// The next stream that the peer opens.
+    pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), Refusal> {
+        match self {
+            Self::Quic(connection) => match connection.accept_bi().await {
+                Ok((send, recv)) => Ok((SendStream::Quic(send), RecvStream::Quic(recv))),
+                Err(error) => Err(quic::refusal_of(&error)),
+            },
+        }
+    }
+
+    /// Closes it and tells the peer why. Does nothing to one that is closed.
+    pub fn close(&self, refusal: &Refusal) {
+        match self {
+            Self::Quic(connection) => quic::close(connection, refusal),
+        }
+    }
+
+    /// Why it ended, if it has.
+    pub(crate) fn close_reason(&self) -> Option<Refusal> {
+        match self {
+            Self::Quic(connection) => connection.close_reason().map(|error| quic::refusal_of(&error)),
+        }
+    }
+
+    /// Where the peer is now, as seen from here.
+    pub fn remote_address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(connection) => connection.remote_address(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        match self {
+            Self::Quic(connection) => {
+                let stats = connection.stats();
+                Stats {
+                    rtt: connection.rtt(),
+                    sent_bytes: stats.udp_tx.bytes,
+                    received_bytes: stats.udp_rx.bytes,
+                    lost_packets: stats.path.lost_packets,
+                    mtu: stats.path.current_mtu,
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send_datagram(&self, datagram: Bytes) -> Result<(), NoDatagram> {
+        match self {
+            Self::Quic(connection) => connection.send_datagram(datagram).map_err(|error| match error {
+                quinn::SendDatagramError::TooLarge => NoDatagram::TooLarge,
+                quinn::SendDatagramError::UnsupportedByPeer
+                | quinn::SendDatagramError::Disabled
+                | quinn::SendDatagramError::ConnectionLost(_) => NoDatagram::None,
+            }),
+        }
+    }
+
+    /// The next datagram; nothing once the connection is lost.
+    pub(crate) async fn read_datagram(&self) -> Option<Bytes> {
+        match self {
+            Self::Quic(connection) => connection.read_datagram().await.ok(),
+        }
+    }
+}
+
+impl SendStream {
+    /// Has it go before those of lower priority. To be set before anything is written.
+    pub(crate) fn set_priority(&self, priority: i32) {
+        match self {
+            // It is new, so its priority can be set.
+            Self::Quic(stream) => drop(stream.set_priority(priority)),
+        }
+    }
+
+    /// Writes as much as there is room for, at least a byte, and takes it off the front of `chunks`; says how many bytes.
+    pub(crate) fn poll_write_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<usize, StreamError>> {
+        match self {
+            // The future holds nothing but its arguments: it can be made anew for each poll.
+            Self::Quic(stream) => pin!(stream.write_chunks(chunks))
+                .poll(cx)
+                .map(|written| written.map(|written| written.bytes).map_err(write_failed)),
+        }
+    }
+
+    /// Writes all of them.
+    pub(crate) async fn write_all_chunks(&mut self, mut chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        while let Some(first) = chunks.iter().position(|chunk| !chunk.is_empty()) {
+            chunks = &mut chunks[first..];
+            std::future::poll_fn(|cx| self.poll_write_chunks(cx, chunks)).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes on it.
+    pub(crate) fn finish(&mut self) {
+        match self {
+            // One that was reset, or is finished already, cannot be.
+            Self::Quic(stream) => drop(stream.finish()),
+        }
+    }
+
+    /// Breaks it.
+    pub(crate) fn reset(&mut self, why: Reason) {
+        match self {
+            Self::Quic(stream) => drop(stream.reset(code(why))),
+        }
+    }
+}
+
+impl RecvStream {
+    /// Reads into `buf`; nothing read is the end.
+    pub(crate) fn poll_read_buf(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        match self {
+            Self::Quic(stream) => stream.poll_read_buf(cx, buf).map_err(read_failed),
+        }
+    }
+
+    /// Fills the first of `chunks`, and says how many; `None` is the end.
+    pub(crate) fn poll_read_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<Option<usize>, StreamError>> {
+        match self {
+            Self::Quic(stream) => pin!(stream.read_chunks(chunks)).poll(cx).map_err(read_failed),
+        }
+    }
+
+    /// The next piece of at most so many bytes; `None` is the end.
+    pub(crate) async fn read_chunk(&mut self, most: usize) -> Result<Option<Bytes>, StreamError> {
+        match self {
+            Self::Quic(stream) => match stream.read_chunk(most, true).await {
+                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+                Err(error) => Err(read_failed(error)),
+            },
+        }
+    }
+
+    /// Wants no more of it.
+    pub(crate) fn stop(&mut self, why: Reason) {
+        match self {
+            Self::Quic(stream) => drop(stream.stop(code(why))),
+        }
+    }
+}
+
+fn read_failed(error: quinn::ReadError) -> StreamError {
+    match error {
+        quinn::ReadError::Reset(code) => by_peer(code),
+        quinn::ReadError::ConnectionLost(_)
+        | quinn::ReadError::ClosedStream
+        | quinn::ReadError::IllegalOrderedRead
+        | quinn::ReadError::ZeroRttRejected => StreamError::Lost,
+    }
+}
+
+fn write_failed(error: quinn::WriteError) -> StreamError {
+    match error {
+        quinn::WriteError::Stopped(code) => by_peer(code),
+        quinn::WriteError::ConnectionLost(_) | quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
+            StreamError::Lost
+        }
+    }
+}
+
+fn by_peer(code: quinn::VarInt) -> StreamError {
+    StreamError::Broken(Refusal::new(reason(code), "the other end broke the stream"))
+}
