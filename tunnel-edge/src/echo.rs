@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use tokio::time::timeout;
-use tunnel_carrier::{Tunnel, quic};
+use tunnel_carrier::{Carrier, Tunnel, quic};
 use tunnel_identity::{UnixTime, tls::Alpn};
 use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
 use tunnel_proto::Side;
@@ -33,19 +33,21 @@ pub(crate) async fn echo(
 ) -> Result<Echo, Refusal> {
     let dialled = dialer.dial(gateways, identity.tls(Alpn::Tunnel)?).await;
     let connection = dialled.map_err(|error| error.to_refusal())?;
-    let hello = hello(SessionId::random(&mut rand::rng()));
-    let established = Tunnel::establish(connection.clone(), Side::Edge, session_config(), hello).await?;
-    let gateway = established.negotiated.peer;
+    let config = session_config();
+    let hello = hello(SessionId::random(&mut rand::rng()), 1);
+    let carrier = Carrier::dial(connection.clone(), hello, config.patience).await?;
+    let gateway = carrier.negotiated.peer.clone();
     identity
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
     // Dropped after the session is closed: before, the gateway would see its control stream end without a reason.
-    let mut driver = pin!(established.driver.run());
+    let opened = Tunnel::new(Side::Edge, config);
+    let mut driver = pin!(opened.tunnel.attach(carrier)?.run());
     let answer = tokio::select! {
         why = &mut driver => Err(why),
-        answer = timeout(DEADLINE, established.tunnel.ping()) => answer.unwrap_or_else(|_| Err(silent())),
+        answer = timeout(DEADLINE, opened.tunnel.ping()) => answer.unwrap_or_else(|_| Err(silent())),
     };
-    established.tunnel.close(&Refusal::new(Reason::Cancelled, "done"));
+    opened.tunnel.close(&Refusal::new(Reason::Cancelled, "done"));
     answer.map(|rtt| Echo {
         name: gateway.name,
         rtt,

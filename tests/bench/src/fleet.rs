@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use tunnel_carrier::{
-    Established, Tunnel, exchange,
+    Carrier, Driver, Opened, Tunnel, exchange,
     quic::{Dialer, Limits},
 };
 use tunnel_identity::{
@@ -173,17 +173,17 @@ async fn idle_edges(count: usize, token: JoinToken) -> anyhow::Result<JoinSet<()
     }
     let mut running = JoinSet::new();
     while let Some(edge) = enrolling.join_next().await {
-        let edge = edge??;
+        let (opened, driver) = edge??;
         running.spawn(async move {
+            driver.run().await;
             // Its handles live as long as its session.
-            let (_tunnel, _incoming, _notices) = (edge.tunnel, edge.incoming, edge.notices);
-            edge.driver.run().await;
+            drop(opened);
         });
     }
     Ok(running)
 }
 
-async fn idle_edge(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<Established> {
+async fn idle_edge(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<(Opened, Driver)> {
     let now = UnixTime::from(std::time::SystemTime::now());
     let floor = TimeFloor::new(now, None);
     let tls = client_config_enrol(token.pin(), &floor)?;
@@ -224,7 +224,7 @@ async fn session(
     root: &ClusterRoot,
     credential: &Credential,
     floor: &TimeFloor,
-) -> anyhow::Result<Established> {
+) -> anyhow::Result<(Opened, Driver)> {
     let tls = client_config_node(root, credential, floor, Alpn::Tunnel)?;
     let connection = dialer.dial(gateways, tls).await?;
     let hello = Hello {
@@ -232,6 +232,9 @@ async fn session(
         max_version: VERSIONS.1,
         features: Vec::new(),
         session: SessionId::from_bytes([0; 16]),
+        carrier: 1,
+        continues: false,
+        resume_for: Config::default().resume_for,
         software: "tunnel-bench".to_owned(),
         name: String::new(),
         unix_millis: 0,
@@ -240,5 +243,8 @@ async fn session(
         keepalive: Some(Duration::from_secs(25)),
         ..Config::default()
     };
-    Ok(Tunnel::establish(connection, Side::Edge, config, hello).await?)
+    let carrier = Carrier::dial(connection, hello, config.patience).await?;
+    let opened = Tunnel::new(Side::Edge, config);
+    let driver = opened.tunnel.attach(carrier)?;
+    Ok((opened, driver))
 }

@@ -21,7 +21,6 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
-use tunnel_model::SessionId;
 
 use self::{sessions::LiveSessions, ways::Ways};
 use crate::{
@@ -119,7 +118,6 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         store: Arc::clone(&state.store),
         registry: Arc::clone(&registry),
         authority: Arc::clone(&state.authority),
-        run: SessionId::random(&mut rand::rng()),
         limits: config.limits.clone(),
         memory,
         audit: Arc::clone(&state.audit),

@@ -63,7 +63,7 @@ pub(super) async fn figures(handles: Handles, link: LinkConfig) {
         for ((name, relay), before) in handles.edges.iter().zip(&mut before) {
             let now = relay.stats();
             let rate = |now: u64, then: u64| format!("{:.2} Mbit/s", (now - then) as f64 * 8.0 / elapsed / 1e6);
-            let status = handles.tunnel(name).map(|tunnel| tunnel.status());
+            let status = handles.tunnel(name).and_then(|tunnel| tunnel.status());
             let or_offline = |show: Option<String>| show.unwrap_or_else(|| "offline".to_owned());
             table.row([
                 name.as_str(),

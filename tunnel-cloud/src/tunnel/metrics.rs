@@ -11,7 +11,8 @@ use tunnel_model::Reason;
 #[derive(Debug, Clone)]
 pub struct TunnelMetrics {
     /// Nodes that are connected.
-    pub(super) online: Gauge,
+    online: Gauge,
+    lost: Family<ReasonLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     issued: Counter,
@@ -34,6 +35,11 @@ impl TunnelMetrics {
     pub fn new(metrics: &Metrics) -> Self {
         Self {
             online: metrics.register("nodes_online", "Nodes that are connected", Gauge::default()),
+            lost: metrics.register(
+                "links_lost",
+                "Connections of nodes that were lost while their session waited for another, by reason",
+                Family::default(),
+            ),
             ended: metrics.register("sessions_ended", "Sessions that ended, by reason", Family::default()),
             refused: metrics.register(
                 "nodes_refused",
@@ -59,6 +65,16 @@ impl TunnelMetrics {
         self.edge_streams.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
+    /// A node is connected until what is returned is dropped.
+    pub(super) fn online(&self) -> Online {
+        self.online.inc();
+        Online(self.online.clone())
+    }
+
+    pub(super) fn link_lost(&self, reason: Reason) {
+        self.lost.get_or_create(&label(reason)).inc();
+    }
+
     pub(super) fn session_ended(&self, reason: Reason) {
         self.ended.get_or_create(&label(reason)).inc();
     }
@@ -72,6 +88,16 @@ impl TunnelMetrics {
             Ok(()) => self.issued.inc(),
             Err(reason) => self.not_issued.get_or_create(&label(reason)).inc(),
         };
+    }
+}
+
+/// One connected node in [`TunnelMetrics`].
+#[derive(Debug)]
+pub(super) struct Online(Gauge);
+
+impl Drop for Online {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

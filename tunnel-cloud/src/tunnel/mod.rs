@@ -19,7 +19,6 @@ use std::{sync::Arc, time::SystemTime};
 
 use tunnel_daemon::{memory::MemoryGuard, shutdown::Tasks};
 use tunnel_identity::{Authority, ClusterRoot, UnixTime};
-use tunnel_model::SessionId;
 
 pub use listener::serve;
 pub use metrics::TunnelMetrics;
@@ -38,8 +37,6 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// What signs node certificates.
     pub authority: Arc<Authority>,
-    /// This run of the gateway, as edges hear it.
-    pub run: SessionId,
     /// How many nodes, and how many streams of each.
     pub limits: RawLimits,
     /// Whether there is memory for more of them.

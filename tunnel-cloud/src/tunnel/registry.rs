@@ -1,20 +1,34 @@
-//! Who is connected. One node id has one session: the newest wins, and the older is told why.
+//! Who has a session, with a carrier or waiting for one. One node id has one session: the newest wins, and the older is told
+//! why.
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tunnel_carrier::Tunnel;
-use tunnel_model::{NodeId, Reason, Refusal};
+use tokio::sync::mpsc;
+use tunnel_carrier::{Carrier, Tunnel};
+use tunnel_model::{NodeId, Reason, Refusal, SessionId};
 
 use super::TunnelMetrics;
+
+/// A session that is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    /// Its handle.
+    pub(super) tunnel: Tunnel,
+    /// Its name, as the edge gave it.
+    pub(super) session: SessionId,
+    /// Where carriers go that it is to go on over.
+    pub(super) next: mpsc::Sender<(Carrier, SocketAddr)>,
+}
 
 /// The live sessions by node.
 #[derive(Debug)]
 pub struct Registry {
-    live: Mutex<HashMap<NodeId, Tunnel>>,
+    live: Mutex<HashMap<NodeId, Live>>,
     metrics: TunnelMetrics,
 }
 
@@ -27,28 +41,34 @@ impl Registry {
         }
     }
 
-    /// Gives the node's place to this session. Says whether another one lost it.
-    pub fn admit(&self, node: NodeId, tunnel: Tunnel) -> bool {
-        let older = self.change(|live| live.insert(node, tunnel));
-        if let Some(older) = &older {
-            let message = "a newer connection with this node's certificate took over";
-            older.close(&Refusal::new(Reason::Superseded, message));
-        }
-        older.is_some()
+    /// Gives the node's place to this session. Says whether another one lost it that was connected.
+    pub(super) fn admit(&self, node: NodeId, live: Live) -> bool {
+        let older = self.lock().insert(node, live);
+        let Some(older) = older else { return false };
+        // One that waits is of an agent that was restarted: nobody has taken anything from anybody.
+        let connected = older.tunnel.is_connected();
+        let message = "a newer connection with this node's certificate took over";
+        older.tunnel.close(&Refusal::new(Reason::Superseded, message));
+        connected
     }
 
     /// Gives the place back, unless another session has it by now.
-    pub fn leave(&self, node: NodeId, tunnel: &Tunnel) {
-        self.change(|live| {
-            if live.get(&node).is_some_and(|current| current.is_same(tunnel)) {
-                live.remove(&node);
-            }
-        });
+    pub(super) fn leave(&self, node: NodeId, tunnel: &Tunnel) {
+        let mut live = self.lock();
+        if live.get(&node).is_some_and(|current| current.tunnel.is_same(tunnel)) {
+            live.remove(&node);
+        }
     }
 
-    /// The session of a node that is connected.
+    /// The node's session of this name, if it is not over.
+    pub(super) fn session(&self, node: NodeId, session: SessionId) -> Option<Live> {
+        let live = self.lock().get(&node).cloned();
+        live.filter(|live| live.session == session && live.tunnel.over().is_none())
+    }
+
+    /// The session of a node, which may be waiting for a carrier.
     pub fn get(&self, node: NodeId) -> Option<Tunnel> {
-        self.lock().get(&node).cloned()
+        self.lock().get(&node).map(|live| live.tunnel.clone())
     }
 
     /// Cuts the node's session, if it has one, and tells it why.
@@ -61,45 +81,39 @@ impl Registry {
     /// Asks every edge to let its streams end and come back later; not all at the same time.
     pub fn drain(&self, retry_after: Duration) {
         let refusal = Refusal::new(Reason::Draining, "the gateway is about to stop");
-        for tunnel in self.lock().values() {
+        for Live { tunnel, .. } in self.lock().values() {
             tunnel.drain(refusal.clone(), Some(retry_after));
         }
     }
 
     /// Cuts every session.
     pub fn cut_all(&self, refusal: &Refusal) {
-        for tunnel in self.lock().values() {
+        for Live { tunnel, .. } in self.lock().values() {
             tunnel.close(refusal);
         }
     }
 
-    /// How many nodes are connected.
+    /// How many nodes have a session.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether no node is connected.
+    /// Whether no node has one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many streams are open to all of them.
     pub fn streams(&self) -> u64 {
-        self.lock().values().map(|tunnel| tunnel.open_streams() as u64).sum()
+        let open = |live: &Live| live.tunnel.open_streams() as u64;
+        self.lock().values().map(open).sum()
     }
 
     pub(super) fn metrics(&self) -> &TunnelMetrics {
         &self.metrics
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut HashMap<NodeId, Tunnel>) -> R) -> R {
-        let mut live = self.lock();
-        let result = change(&mut live);
-        self.metrics.online.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
-        result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Tunnel>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Live>> {
         // Each change is one step; a panic elsewhere leaves nothing half done.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

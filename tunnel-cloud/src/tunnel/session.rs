@@ -1,12 +1,12 @@
-//! The life of one node's session.
+//! The life of one node's session: admitted on its first carrier, kept while it has none, resumed on the next.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tunnel_carrier::{
-    Established, Incoming, Notice, Rejected, Tunnel,
+    Arriving, Carrier, Incoming, Notice, Opened, Tunnel,
     quic::{self, Accepted},
 };
 use tunnel_identity::{Expiry, IdentityError, NodeIdentity};
@@ -16,6 +16,7 @@ use tunnel_proto::{Config, Hello, Side, VERSIONS};
 use super::{
     Context, now,
     outbound::{self, Opener},
+    registry::Live,
 };
 use crate::{
     audit::{
@@ -25,7 +26,10 @@ use crate::{
     directory::Stay,
 };
 
-/// Admits a node, keeps its session, and notes its end.
+/// Carriers of one session that wait to take over; one that comes after them is turned away.
+const MAX_NEXT: usize = 2;
+
+/// Admits a node, and has its session begin, or go on, over this connection.
 pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: CancellationToken) {
     let from = accepted.connection.remote_address();
     let record = match who(&context, &accepted) {
@@ -42,60 +46,179 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
             return;
         }
     };
-    let hello = Hello {
-        min_version: VERSIONS.0,
-        max_version: VERSIONS.1,
-        features: Vec::new(),
-        session: context.run,
-        software: concat!("tunnel-cloud ", env!("CARGO_PKG_VERSION")).to_owned(),
-        name: record.name.to_string(),
-        unix_millis: now().secs() * 1000,
+    let config = Config::default();
+    let greeted = async {
+        let arriving = Arriving::accept(accepted.connection, config.patience).await?;
+        let session = arriving.hello.session;
+        // Looked for under the node's own identity: nobody else's session can be had by naming it.
+        let live = context.registry.session(record.id, session);
+        let hello = Hello {
+            min_version: VERSIONS.0,
+            max_version: VERSIONS.1,
+            features: Vec::new(),
+            session,
+            carrier: arriving.hello.carrier,
+            continues: live.is_some(),
+            resume_for: config.resume_for,
+            software: concat!("tunnel-cloud ", env!("CARGO_PKG_VERSION")).to_owned(),
+            name: record.name.to_string(),
+            unix_millis: now().secs() * 1000,
+        };
+        let carrier = arriving.answer(hello, config.patience).await?;
+        Ok::<_, Refusal>((session, live, carrier))
     };
-    let established = match Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello).await {
-        Ok(established) => established,
-        Err(Rejected { refusal, .. }) => {
+    let (session, live, carrier) = match greeted.await {
+        Ok(greeted) => greeted,
+        Err(refusal) => {
             warn!(node = %record.name, %from, reason = %refusal.reason, detail = refusal.message, "no session");
             return;
         }
     };
-
-    let Established { tunnel, driver, .. } = established;
-    if context.registry.admit(record.id, tunnel.clone()) {
+    if let Some(live) = live {
+        // Its own task takes it from here. If that has just ended, or has more than it can take, the edge dials again.
+        if let Err(refused) = live.next.try_send((carrier, from)) {
+            let refusal = Refusal::new(
+                Reason::CarrierLost,
+                "the session does not take this connection; try again",
+            );
+            refused.into_inner().0.close(&refusal);
+        }
+        return;
+    }
+    let opened = Tunnel::new(Side::Gateway, config);
+    let (next, carriers) = mpsc::channel(MAX_NEXT);
+    let live = Live {
+        tunnel: opened.tunnel.clone(),
+        session,
+        next,
+    };
+    if context.registry.admit(record.id, live) {
         warn!(node = %record.name, %from, "a newer session took over; if this goes on, two machines share one certificate");
     }
-    let agent = established.negotiated.peer.software;
-    // Whoever revokes a node marks it first and looks for its session then: one of the two sees the other.
-    let Some(stay) = context.directory.online(record.id, agent.clone(), now()) else {
-        tunnel.close(&revoked());
-        context.registry.leave(record.id, &tunnel);
-        return;
+    let session = Session {
+        context,
+        record,
+        opened,
+        carriers,
+        cutting,
     };
-    info!(node = %record.name, %from, agent, "node online");
+    session.keep(carrier, from).await;
+}
 
-    let opener = Opener {
-        id: record.id,
-        name: record.name.clone(),
-        from,
-    };
-    let watching = watch(&context, &opener, &stay, established.notices, established.incoming);
-    let end = tokio::select! {
-        end = driver.run() => end,
-        never = watching => match never {},
-        () = cutting.cancelled() => Refusal::new(Reason::Draining, "the gateway has stopped"),
-    };
-    tunnel.close(&end);
-    if end.reason == Reason::Revoked {
-        let node = Node {
-            node: record.name.clone(),
-            node_id: record.id,
-            client: from,
+/// One session, over one carrier after the other.
+struct Session {
+    context: Arc<Context>,
+    record: NodeRecord,
+    opened: Opened,
+    carriers: mpsc::Receiver<(Carrier, SocketAddr)>,
+    cutting: CancellationToken,
+}
+
+/// What a session does when a carrier is of no more use to it.
+enum Next {
+    /// There is another.
+    Carrier(Carrier, SocketAddr),
+    /// It waits for one.
+    Wait,
+    Over(Refusal),
+}
+
+impl Session {
+    async fn keep(mut self, first: Carrier, mut from: SocketAddr) {
+        let mut next = Next::Carrier(first, from);
+        let end = loop {
+            next = match next {
+                Next::Carrier(carrier, there) => {
+                    from = there;
+                    self.serve(carrier, from).await
+                }
+                Next::Wait => self.wait().await,
+                Next::Over(end) => break end,
+            };
         };
-        context.audit.note_durably(Event::SessionRevoked(node)).await;
+        let Self {
+            context,
+            record,
+            opened,
+            ..
+        } = self;
+        opened.tunnel.close(&end);
+        if end.reason == Reason::Revoked {
+            let node = Node {
+                node: record.name.clone(),
+                node_id: record.id,
+                client: from,
+            };
+            context.audit.note_durably(Event::SessionRevoked(node)).await;
+        }
+        context.registry.leave(record.id, &opened.tunnel);
+        context.registry.metrics().session_ended(end.reason);
+        info!(node = %record.name, reason = %end.reason, detail = end.message, "session ended");
     }
-    context.directory.offline(stay, end.reason, now());
-    context.registry.leave(record.id, &tunnel);
-    context.registry.metrics().session_ended(end.reason);
-    info!(node = %record.name, reason = %end.reason, detail = end.message, "session ended");
+
+    /// Serves the node over this carrier until that is lost, or another takes over.
+    async fn serve(&mut self, carrier: Carrier, from: SocketAddr) -> Next {
+        let Self { context, record, .. } = self;
+        let tunnel = &self.opened.tunnel;
+        let (agent, resumed) = (
+            carrier.negotiated.peer.software.clone(),
+            carrier.negotiated.peer.carrier > 1,
+        );
+        let driver = match tunnel.attach(carrier) {
+            Ok(driver) => driver,
+            // A late one changes nothing: the session has a carrier, or waits for one.
+            Err(refusal) => {
+                warn!(node = %record.name, %from, reason = %refusal.reason, detail = refusal.message, "a carrier came too late");
+                return tunnel.over().map_or(Next::Wait, Next::Over);
+            }
+        };
+        // Whoever revokes a node marks it first and looks for its session then: one of the two sees the other.
+        let Some(stay) = context.directory.online(record.id, agent.clone(), now()) else {
+            return Next::Over(revoked());
+        };
+        let online = context.registry.metrics().online();
+        info!(node = %record.name, %from, agent, resumed, "node online");
+        let opener = Opener {
+            id: record.id,
+            name: record.name.clone(),
+            from,
+        };
+        let watching = watch(
+            context,
+            &opener,
+            &stay,
+            &mut self.opened.notices,
+            &mut self.opened.incoming,
+        );
+        let end = tokio::select! {
+            end = driver.run() => end,
+            never = watching => match never {},
+            // The directory hears of the next one without having heard of the end of this.
+            Some((carrier, there)) = self.carriers.recv() => return Next::Carrier(carrier, there),
+            () = self.cutting.cancelled() => Refusal::new(Reason::Draining, "the gateway has stopped"),
+        };
+        drop(online);
+        context.directory.offline(stay, end.reason, now());
+        if self.cutting.is_cancelled() {
+            return Next::Over(end);
+        }
+        if let Some(over) = tunnel.over() {
+            return Next::Over(over);
+        }
+        context.registry.metrics().link_lost(end.reason);
+        let streams = tunnel.open_streams();
+        info!(node = %record.name, reason = %end.reason, detail = end.message, streams, "node offline, its streams wait");
+        Next::Wait
+    }
+
+    async fn wait(&mut self) -> Next {
+        let stopping = self.context.tasks.stopping();
+        tokio::select! {
+            Some((carrier, from)) = self.carriers.recv() => Next::Carrier(carrier, from),
+            over = self.opened.tunnel.expired() => Next::Over(over),
+            () = stopping.cancelled() => Next::Over(Refusal::new(Reason::Draining, "the gateway has stopped")),
+        }
+    }
 }
 
 fn who(context: &Context, accepted: &Accepted) -> Result<NodeRecord, Refusal> {
@@ -135,8 +258,8 @@ async fn watch(
     context: &Arc<Context>,
     opener: &Opener,
     stay: &Stay,
-    mut notices: mpsc::Receiver<Notice>,
-    mut incoming: mpsc::Receiver<Incoming>,
+    notices: &mut mpsc::Receiver<Notice>,
+    incoming: &mut mpsc::Receiver<Incoming>,
 ) -> std::convert::Infallible {
     loop {
         tokio::select! {

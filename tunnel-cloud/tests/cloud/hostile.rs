@@ -5,7 +5,7 @@ use tokio::{
     net::TcpListener,
 };
 use tunnel_carrier::{
-    Stream, Tunnel,
+    Carrier, Stream, Tunnel,
     quic::{Dialer, Limits},
 };
 use tunnel_cloud::{
@@ -158,13 +158,16 @@ async fn session(operator: &Operator, gateway: &Running, token: &str, name: &str
         max_version: VERSIONS.1,
         features: Vec::new(),
         session: SessionId::from_bytes([0; 16]),
+        carrier: 1,
+        continues: false,
+        resume_for: SessionConfig::default().resume_for,
         software: "hostile".to_owned(),
         name: "edge2".to_owned(),
         unix_millis: 0,
     };
-    let established = Tunnel::establish(connection, Side::Edge, SessionConfig::default(), hello)
-        .await
-        .unwrap();
-    tokio::spawn(established.driver.run());
-    established.tunnel
+    let config = SessionConfig::default();
+    let carrier = Carrier::dial(connection, hello, config.patience).await.unwrap();
+    let tunnel = Tunnel::new(Side::Edge, config).tunnel;
+    tokio::spawn(tunnel.attach(carrier).unwrap().run());
+    tunnel
 }

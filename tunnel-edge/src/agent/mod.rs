@@ -37,7 +37,7 @@ use tunnel_daemon::{
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
 use tunnel_identity::Validity;
-use tunnel_model::{Reason, Refusal, SessionId};
+use tunnel_model::{Reason, Refusal};
 
 pub(crate) use self::session::{hello, session_config};
 use self::{network::Network, retry::Retry, session::Over};
@@ -124,7 +124,6 @@ pub(crate) struct Shared {
     identity: Identity,
     settings: watch::Sender<Arc<Settings>>,
     dialer: Dialer,
-    session: SessionId,
     state: watch::Sender<State>,
     /// The last certificate that the gateway did not accept, by its validity.
     rejected: watch::Sender<Option<Validity>>,
@@ -162,7 +161,6 @@ impl Agent {
             identity,
             settings: watch::Sender::new(Arc::new(Settings::new(config))),
             dialer,
-            session: SessionId::random(&mut rand::rng()),
             rejected: watch::Sender::new(None),
             tasks: home.tasks,
             metrics: home.metrics,
@@ -210,7 +208,9 @@ impl Agent {
     async fn is_connected_to(&self, config: &Config) -> bool {
         let tunnel = self.shared.state.borrow().tunnel.clone();
         let Some(tunnel) = tunnel else { return false };
-        let remote = tunnel.status().remote;
+        let Some(remote) = tunnel.status().map(|status| status.remote) else {
+            return false;
+        };
         let same = |found: &SocketAddr| {
             (found.ip().to_canonical(), found.port()) == (remote.ip().to_canonical(), remote.port())
         };
@@ -275,6 +275,8 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
     let mut retry = Retry::new();
     let mut validity = shared.identity.validity();
     let mut settings = shared.settings.subscribe();
+    // The session, while it has no carrier.
+    let mut kept = None;
     loop {
         settings.mark_unchanged();
         let shown = *validity.borrow_and_update();
@@ -282,13 +284,17 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             .state
             .send_modify(|state| state.connecting(shared.identity.now()));
         let connected = tokio::select! {
-            connected = session::connect(&shared) => connected,
+            connected = session::connect(&shared, &mut kept) => connected,
             // The gateway that is being dialled may not be the right one any more.
             _ = settings.changed() => continue,
             () = stopping.cancelled() => break,
         };
         let over = match connected {
-            Ok(session) => session.serve(&shared, &mut network).await,
+            Ok(session) => {
+                let (over, goes_on) = session.serve(&shared, &mut network).await;
+                kept = goes_on;
+                over
+            }
             Err(rejected) => {
                 shared.metrics.session_ended(None, rejected.refusal.reason);
                 shared.check.failed(rejected.refusal.message.clone());
@@ -304,7 +310,15 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
         if over.proved {
             retry.reset();
         }
-        let delay = retry.after(&over.why, over.retry_after, &mut rand::rng());
+        if retry::is_lasting(over.why.reason) && over.why.reason != Reason::Unauthenticated {
+            // It will not be let in before somebody has mended that; with another certificate it may be, in a moment.
+            session::forget(&mut kept, &over.why);
+        }
+        session::forget_expired(&mut kept);
+        let mut delay = retry.after(&over.why, over.retry_after, &mut rand::rng());
+        if kept.as_ref().is_some_and(session::Kept::has_streams) {
+            delay = delay.min(session::DIAL_AGAIN);
+        }
         let lasting = retry::is_lasting(over.why.reason);
         let now = shared.identity.now();
         shared.state.send_modify(|state| state.waiting(over.why, delay, now));
@@ -318,6 +332,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             () = stopping.cancelled() => break,
         }
     }
+    session::forget(&mut kept, &Refusal::new(Reason::Draining, "the edge is stopping"));
     // The farewell is worth a moment, not more: whoever does not hear it finds out by the silence.
     let _ = timeout(FAREWELL, shared.dialer.wait_idle()).await;
     shared.state.send_modify(|state| state.stopped(shared.identity.now()));

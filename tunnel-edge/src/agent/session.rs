@@ -10,13 +10,12 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use tunnel_carrier::{Driver, Incoming, Notice, Rejected, Tunnel};
+use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel, quic::DialError};
 use tunnel_identity::{UnixTime, tls::Alpn};
 use tunnel_model::{Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
@@ -31,6 +30,10 @@ const KEEPALIVE: Duration = Duration::from_secs(25);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the old socket has to answer on a new network before a fresh one is tried.
 const MIGRATION: Duration = Duration::from_secs(2);
+/// While streams wait, the gateway is dialled anew this often.
+pub(super) const DIAL_AGAIN: Duration = Duration::from_secs(1);
+/// Attempts that may be under way at once; the oldest of them has had its time by then.
+const MAX_ATTEMPTS: usize = 15;
 /// A session that has lasted this long was no accident.
 const PROVED: Duration = Duration::from_secs(30);
 
@@ -53,8 +56,8 @@ impl Over {
     }
 }
 
-/// The edge's first words.
-pub(crate) fn hello(session: SessionId) -> Hello {
+/// The edge's first words on a carrier of this number.
+pub(crate) fn hello(session: SessionId, carrier: u64) -> Hello {
     let since_1970 = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -63,6 +66,9 @@ pub(crate) fn hello(session: SessionId) -> Hello {
         max_version: VERSIONS.1,
         features: Vec::new(),
         session,
+        carrier,
+        continues: false,
+        resume_for: Config::default().resume_for,
         software: SOFTWARE.to_owned(),
         name: host_name(),
         unix_millis: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
@@ -78,68 +84,146 @@ pub(crate) fn session_config() -> Config {
     }
 }
 
-/// A session that was greeted and has not been used.
+/// A session that outlives its carriers, and those that were dialled for it.
+pub(super) struct Kept {
+    name: SessionId,
+    dialled: u64,
+    opened: Opened,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self {
+            name: SessionId::random(&mut rand::rng()),
+            dialled: 0,
+            opened: Tunnel::new(Side::Edge, session_config()),
+        }
+    }
+
+    /// Whether streams wait for another carrier.
+    pub(super) fn has_streams(&self) -> bool {
+        self.opened.tunnel.open_streams() > 0
+    }
+}
+
+/// Ends a session that nobody wants any more.
+pub(super) fn forget(kept: &mut Option<Kept>, why: &Refusal) {
+    if let Some(kept) = kept.take() {
+        kept.opened.tunnel.close(why);
+    }
+}
+
+/// Ends a session that has waited as long as it would.
+pub(super) fn forget_expired(kept: &mut Option<Kept>) {
+    if kept.as_ref().is_some_and(|kept| kept.opened.tunnel.is_expired()) {
+        *kept = None;
+    }
+}
+
+/// A session with a carrier that was greeted and has not been used.
 pub(super) struct Session {
     /// What it was opened with.
     settings: Arc<Settings>,
-    tunnel: Tunnel,
+    kept: Kept,
     driver: Driver,
-    incoming: mpsc::Receiver<Incoming>,
-    notices: mpsc::Receiver<Notice>,
 }
 
-/// Dials the gateway and greets it.
-pub(super) async fn connect(shared: &Shared) -> Result<Session, Rejected> {
+/// Dials the gateway and greets it, for the session that is kept if there is one; what is left of that is there again if this
+/// fails.
+pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<Session, Rejected> {
     let tls = shared.identity.tls(Alpn::Tunnel)?;
     let settings = Arc::clone(&shared.settings.borrow());
-    let dialled = shared.dialer.dial(&settings.gateways, tls).await;
+    let session = kept.get_or_insert_with(Kept::new);
+    let dialled = dial(shared, &settings, &tls, session.has_streams()).await;
     let connection = dialled.map_err(|error| error.to_refusal())?;
-    let established =
-        Tunnel::establish(connection.clone(), Side::Edge, session_config(), hello(shared.session)).await?;
-    let gateway = established.negotiated.peer;
+    session.dialled += 1;
+    let hello = hello(session.name, session.dialled);
+    let carrier = Carrier::dial(connection.clone(), hello, PATIENCE).await?;
+    let gateway = carrier.negotiated.peer.clone();
+    let mut session = kept.take().unwrap_or_else(Kept::new);
+    if !gateway.continues && session.opened.tunnel.was_connected() {
+        // It was restarted, or has waited as long as it would.
+        let forgotten = Refusal::new(Reason::CarrierLost, "the gateway does not have this session any more");
+        session.opened.tunnel.close(&forgotten);
+        session.opened = Tunnel::new(Side::Edge, session_config());
+    }
     shared
         .identity
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
     shared.state.send_modify(|state| state.name = Some(gateway.name));
-    let offered = established.tunnel.offer(&settings.offer());
+    let driver = session.opened.tunnel.attach(carrier)?;
+    let offered = session.opened.tunnel.offer(&settings.offer());
     offered.map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     Ok(Session {
         settings,
-        tunnel: established.tunnel,
-        driver: established.driver,
-        incoming: established.incoming,
-        notices: established.notices,
+        kept: session,
+        driver,
     })
 }
 
+/// Dials once; or, while streams wait, again every second beside the attempts that may still come through, so that they go on
+/// a moment after the link is back and not when the retransmissions of an old attempt have come round to it.
+async fn dial(
+    shared: &Shared,
+    settings: &Settings,
+    tls: &rustls::ClientConfig,
+    streams_wait: bool,
+) -> Result<quinn::Connection, DialError> {
+    let mut attempts = JoinSet::new();
+    loop {
+        let (dialer, gateways, tls) = (shared.dialer.clone(), settings.gateways.clone(), tls.clone());
+        attempts.spawn(async move { dialer.dial(&gateways, tls).await });
+        let more = streams_wait && attempts.len() < MAX_ATTEMPTS;
+        let mut next = std::pin::pin!(sleep(DIAL_AGAIN));
+        loop {
+            tokio::select! {
+                Some(dialled) = attempts.join_next() => match dialled {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    // Nothing else is under way that could do better.
+                    Ok(Err(error)) if attempts.is_empty() => return Err(error),
+                    Ok(Err(_)) | Err(_) => {}
+                },
+                () = &mut next, if more => break,
+            }
+        }
+    }
+}
+
 impl Session {
-    /// Serves until the session ends, or until the gateway asks to go elsewhere: then the streams that run go on by
-    /// themselves.
-    pub(super) async fn serve(mut self, shared: &Arc<Shared>, network: &mut Network) -> Over {
+    /// Serves until the carrier is lost, and gives the session back if it outlives that; or until the gateway asks to go
+    /// elsewhere: then the streams that run go on by themselves.
+    pub(super) async fn serve(self, shared: &Arc<Shared>, network: &mut Network) -> (Over, Option<Kept>) {
+        let Self {
+            settings,
+            mut kept,
+            driver,
+        } = self;
+        let tunnel = kept.opened.tunnel.clone();
         let (stopping, cutting) = (shared.tasks.stopping(), shared.tasks.cutting());
         let alive = OnceLock::new();
         let mut changes = shared.settings.subscribe();
         // Settings that changed while the session was opened are news to it.
         changes.mark_changed();
-        let generation = AtomicU64::new(self.settings.generation);
-        let mut current = Arc::clone(&self.settings);
+        let generation = AtomicU64::new(settings.generation);
+        let mut current = settings;
         let mut served = false;
-        let mut driver = shared.tasks.spawn(self.driver.run());
-        let mut health = std::pin::pin!(keep_healthy(shared, &self.tunnel, network, &alive, &generation));
-        let (mut leaving, mut given_up) = (false, false);
+        let mut driver = shared.tasks.spawn(driver.run());
+        let mut health = std::pin::pin!(keep_healthy(shared, &tunnel, network, &alive, &generation));
+        let (mut leaving, mut given_up, mut lingers) = (false, false, false);
         let (why, retry_after) = loop {
             tokio::select! {
                 ended = &mut driver => break (ended.unwrap_or_else(|_| panicked()), None),
-                Some(incoming) = self.incoming.recv() => {
+                Some(incoming) = kept.opened.incoming.recv() => {
                     served = true;
                     shared.tasks.spawn(streams::serve(Arc::clone(shared), incoming));
                 }
-                Some(notice) = self.notices.recv() => match notice {
+                Some(notice) = kept.opened.notices.recv() => match notice {
                     Notice::GoAway { refusal, retry_after } => {
-                        let streams = self.tunnel.status().streams;
+                        let streams = tunnel.open_streams();
                         info!(reason = %refusal.reason, error = %refusal.message, streams, "the gateway is leaving");
-                        shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
+                        lingers = true;
+                        shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
                     }
                     Notice::Offer(_) => {}
@@ -147,25 +231,26 @@ impl Session {
                 _ = changes.changed() => {
                     let settings = Arc::clone(&changes.borrow_and_update());
                     if settings.epoch != current.epoch && !leaving {
-                        move_away(&self.tunnel);
-                        shared.tasks.spawn(linger(self.tunnel.clone(), driver, cutting));
+                        move_away(&tunnel);
+                        lingers = true;
+                        shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (moving(), None);
                     }
-                    offer_anew(&self.tunnel, &current, &settings);
+                    offer_anew(&tunnel, &current, &settings);
                     generation.store(settings.generation, Ordering::Relaxed);
                     shared.state.send_modify(|state| state.generation = settings.generation);
                     current = settings;
                 }
                 dead = &mut health, if !given_up => {
                     given_up = true;
-                    self.tunnel.close(&dead);
+                    tunnel.give_up_carrier(&dead);
                 }
                 () = stopping.cancelled(), if !leaving => {
                     leaving = true;
-                    self.tunnel.drain(stopped(), None);
+                    tunnel.drain(stopped(), None);
                 }
                 () = cutting.cancelled() => {
-                    self.tunnel.close(&stopped());
+                    tunnel.close(&stopped());
                     break (stopped(), None);
                 }
             }
@@ -173,17 +258,19 @@ impl Session {
         let lasted = alive.get().map(Instant::elapsed);
         shared.metrics.session_ended(lasted, why.reason);
         shared.check.failed(why.message.clone());
-        Over {
+        let over = Over {
             why,
             retry_after,
             proved: served || lasted.is_some_and(|lasted| lasted >= PROVED),
-        }
+        };
+        let goes_on = !lingers && tunnel.over().is_none();
+        (over, goes_on.then_some(kept))
     }
 }
 
 /// Lets the session end with its streams.
 fn move_away(tunnel: &Tunnel) {
-    let streams = tunnel.status().streams;
+    let streams = tunnel.open_streams();
     info!(streams, "the configuration names other gateways");
     tunnel.drain(moving(), None);
 }
@@ -209,7 +296,11 @@ async fn keep_healthy(
     alive: &OnceLock<Instant>,
     generation: &AtomicU64,
 ) -> Refusal {
-    let gateway = tunnel.status().remote;
+    // Without a connection this is over before it has done anything.
+    let Some(status) = tunnel.status() else {
+        return std::future::pending().await;
+    };
+    let gateway = status.remote;
     network.settle_on(gateway);
     loop {
         match timeout(PATIENCE, tunnel.ping()).await {
@@ -259,9 +350,12 @@ async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr) -> Resul
 
 /// Lets the streams of a session end that takes no new ones; the gateway closes it after the last.
 async fn linger(tunnel: Tunnel, driver: JoinHandle<Refusal>, cutting: CancellationToken) {
-    if cutting.run_until_cancelled(driver).await.is_none() {
-        tunnel.close(&stopped());
-    }
+    let why = match cutting.run_until_cancelled(driver).await {
+        Some(ended) => ended.unwrap_or_else(|_| panicked()),
+        None => stopped(),
+    };
+    // Nobody dials for it any more.
+    tunnel.close(&why);
 }
 
 fn stopped() -> Refusal {

@@ -70,9 +70,9 @@ impl State {
         self.enter(Phase::Connected, now);
         self.generation = generation;
         self.why = None;
-        let gateway = tunnel.status().remote;
-        info!(%gateway, name = self.node_name(), rtt_ms = rtt.as_millis(), "connected");
-        self.gateway = Some(gateway);
+        self.gateway = tunnel.status().map(|status| status.remote).or(self.gateway);
+        let gateway = self.gateway.map(tracing::field::display);
+        info!(gateway, name = self.node_name(), rtt_ms = rtt.as_millis(), "connected");
         self.tunnel = Some(tunnel);
     }
 

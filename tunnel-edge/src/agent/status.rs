@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tunnel_carrier::Tunnel;
 use tunnel_model::{NodeId, Service, Subnet};
 
 use super::{Phase, Shared};
@@ -62,16 +63,14 @@ impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
         let state = shared.state.borrow().clone();
         let settings = Arc::clone(&shared.settings.borrow());
-        let link = state.tunnel.as_ref().map(|tunnel| {
-            let status = tunnel.status();
-            Link {
-                rtt_ms: status.rtt.as_secs_f64() * 1000.0,
-                mtu: status.mtu,
-                streams: status.streams,
-                sent_bytes: status.sent_bytes,
-                received_bytes: status.received_bytes,
-                lost_packets: status.lost_packets,
-            }
+        let status = state.tunnel.as_ref().and_then(Tunnel::status);
+        let link = status.map(|status| Link {
+            rtt_ms: status.rtt.as_secs_f64() * 1000.0,
+            mtu: status.mtu,
+            streams: status.streams,
+            sent_bytes: status.sent_bytes,
+            received_bytes: status.received_bytes,
+            lost_packets: status.lost_packets,
         });
         Self {
             state: state.phase,

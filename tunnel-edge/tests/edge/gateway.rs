@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tunnel_carrier::{
-    Incoming, Notice, Stream, Tunnel, exchange,
+    Arriving, Incoming, Notice, Stream, Tunnel, exchange,
     quic::{self, Accepted, Limits, Purpose, Server},
 };
 use tunnel_edge::config::Config as EdgeConfig;
@@ -266,23 +266,32 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
         max_version: VERSIONS.1,
         features: Vec::new(),
         session: tunnel_model::SessionId::from_bytes([0; 16]),
+        carrier: 0,
+        continues: false,
+        resume_for: Config::default().resume_for,
         software: "test gateway".to_owned(),
         name: "edge1".to_owned(),
         unix_millis: now().secs() * 1000,
     };
-    let Ok(mut established) = Tunnel::establish(accepted.connection, Side::Gateway, Config::default(), hello).await
-    else {
+    let config = Config::default();
+    let Ok(arriving) = Arriving::accept(accepted.connection, config.patience).await else {
         return;
     };
-    let driver = tokio::spawn(established.driver.run());
-    if let Some(Notice::Offer(offer)) = established.notices.recv().await {
+    let Ok(carrier) = arriving.answer(hello, config.patience).await else {
+        return;
+    };
+    // It keeps no session: each carrier begins another.
+    let mut opened = Tunnel::new(Side::Gateway, config);
+    let peer = carrier.negotiated.peer.clone();
+    let driver = tokio::spawn(opened.tunnel.attach(carrier).unwrap().run());
+    if let Some(Notice::Offer(offer)) = opened.notices.recv().await {
         let session = Session {
-            tunnel: established.tunnel,
+            tunnel: opened.tunnel,
             services: offer.services,
             subnets: offer.subnets,
-            hello: established.negotiated.peer,
-            notices: established.notices,
-            incoming: established.incoming,
+            hello: peer,
+            notices: opened.notices,
+            incoming: opened.incoming,
         };
         // A test that looks at no more sessions has ended.
         let _ = sessions.send(session).await;

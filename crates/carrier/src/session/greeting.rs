@@ -67,6 +67,13 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// Closes the connection, which is of no use.
+    pub fn close(&self, refusal: &Refusal) {
+        self.connection.close(refusal);
+    }
+}
+
 impl Arriving {
     /// Waits for the edge's hello.
     pub async fn accept(connection: impl Into<Connection>, patience: Duration) -> Result<Self, Refusal> {

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tunnel_model::{Class, Offer, Reason, Refusal};
 use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
@@ -118,20 +118,14 @@ impl Tunnel {
     /// Waits until the session is over because no carrier has come in time, and says so.
     pub async fn expired(&self) -> Refusal {
         loop {
-            let due = self.shared.with(|state| {
-                let due = state.session.poll_timeout().filter(|_| state.session.is_waiting());
-                if due.is_some_and(|due| due <= now()) {
-                    state.session.handle_timeout(now());
-                }
-                due
-            });
+            let due = self.shared.expire();
             if let Some(refusal) = self.shared.over() {
                 return refusal;
             }
+            // Somebody may close it meanwhile.
             match due {
-                Some(due) => sleep_until(Instant::from_std(due)).await,
-                // There is a carrier, or another one comes up meanwhile: whoever waits asks again then.
-                None => return std::future::pending().await,
+                Some(due) => drop(timeout_at(Instant::from_std(due), self.shared.changed.notified()).await),
+                None => self.shared.changed.notified().await,
             }
         }
     }
@@ -231,6 +225,17 @@ impl Tunnel {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.shared.connection.load().is_some()
+    }
+
+    /// Whether there ever was one.
+    pub fn was_connected(&self) -> bool {
+        self.shared.with_quietly(|state| state.session.carrier() > 0)
+    }
+
+    /// Whether the session is over, now that it has waited for another connection for so long.
+    pub fn is_expired(&self) -> bool {
+        self.shared.expire();
+        self.over().is_some()
     }
 
     /// Why the session is over, if it is.

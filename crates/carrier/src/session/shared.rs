@@ -277,6 +277,18 @@ impl Shared {
             state.session.close(refusal);
             state.unplug();
         });
+        self.changed.notify_one();
+    }
+
+    /// Ends a session that has waited for another carrier long enough; else says until when it waits, if it does.
+    pub(super) fn expire(&self) -> Option<std::time::Instant> {
+        self.with(|state| {
+            let due = state.session.poll_timeout().filter(|_| state.session.is_waiting());
+            if due.is_some_and(|due| due <= now()) {
+                state.session.handle_timeout(now());
+            }
+            due
+        })
     }
 
     /// Why the session is over, if it is.
