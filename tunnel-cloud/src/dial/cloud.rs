@@ -6,10 +6,12 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
@@ -30,21 +32,32 @@ const MAX_CONNECTING: usize = 256;
 /// The services of the cloud side.
 #[derive(Debug)]
 pub(super) struct CloudServices {
-    services: Vec<CloudService>,
+    services: ArcSwap<Vec<CloudService>>,
     connecting: Semaphore,
 }
 
 impl CloudServices {
     pub(super) fn new(services: Vec<CloudService>) -> Self {
         Self {
-            services,
+            services: ArcSwap::from_pointee(services),
             connecting: Semaphore::new(MAX_CONNECTING),
         }
     }
 
+    /// Those in force.
+    pub(super) fn services(&self) -> Arc<Vec<CloudService>> {
+        self.services.load_full()
+    }
+
+    /// Puts others in force, and returns those that were.
+    pub(super) fn replace(&self, services: Vec<CloudService>) -> Arc<Vec<CloudService>> {
+        self.services.swap(Arc::new(services))
+    }
+
     /// Where a target is that is asked for by this protocol. Only services have a place on the cloud side.
     pub(super) fn find(&self, target: &Target, protocol: Protocol) -> Result<HostPort, Refusal> {
-        let service = self.service(target).ok_or_else(|| {
+        let services = self.services.load();
+        let service = leads_to(&services, target).ok_or_else(|| {
             let message = format!("the cloud side has no {target}; add a [[service]] to the gateway's cloud.toml");
             Refusal::new(Reason::UnknownService, message)
         })?;
@@ -60,14 +73,7 @@ impl CloudServices {
 
     /// By which protocol a target is reached.
     pub(super) fn protocol(&self, target: &Target) -> Option<Protocol> {
-        self.service(target).map(|service| service.protocol)
-    }
-
-    fn service(&self, target: &Target) -> Option<&CloudService> {
-        match target {
-            Target::Service(name) => self.services.iter().find(|service| service.name == *name),
-            _ => None,
-        }
+        leads_to(&self.services.load(), target).map(|service| service.protocol)
     }
 
     /// Connects to a service. Its name is resolved once, and exactly an address that was judged is dialled.
@@ -108,6 +114,14 @@ impl CloudServices {
             );
             Err(Refusal::new(Reason::TargetTimeout, message))
         })
+    }
+}
+
+/// The service that is meant.
+pub(super) fn leads_to<'a>(services: &'a [CloudService], target: &Target) -> Option<&'a CloudService> {
+    match target {
+        Target::Service(name) => services.iter().find(|service| service.name == *name),
+        _ => None,
     }
 }
 

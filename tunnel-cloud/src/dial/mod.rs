@@ -10,10 +10,12 @@
 //! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
 //! | `far` | what a stream leads to: a node, or the cloud side |
 //! | `cloud` | services of the cloud side, dialled by the gateway |
+//! | `changes` | other configuration, and what it cuts |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
 mod bucket;
+mod changes;
 mod cloud;
 pub mod explain;
 mod far;
@@ -39,7 +41,7 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
+    Destination, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
@@ -188,15 +190,6 @@ impl Gateway {
         lost.iter().filter(cut).count()
     }
 
-    /// Cuts every stream of a user who is no more, and says how many.
-    pub fn user_removed(&self, user: &UserName) -> usize {
-        self.rights.changed();
-        let refusal = Refusal::new(Reason::Denied, format!("user {user} was removed"));
-        let of_user = |grant: &Arc<Grant>| matches!(&grant.principal.identity, Identity::User(name) if name == user);
-        let cut = |grant: &Arc<Grant>| of_user(grant) && self.grants.cut(grant, refusal.clone());
-        self.grants.list().iter().filter(|grant| cut(grant)).count()
-    }
-
     /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
     /// returned with it has entered the table of open streams, and is on record.
     pub fn admit<T>(
@@ -228,6 +221,8 @@ impl Gateway {
             let message = "rights have changed this very moment; try again";
             return Err(Refusal::new(Reason::Overloaded, message));
         }
+        // In the table by now: a user who is removed from here on is looked for there.
+        self.is_current(&request.principal)?;
         lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
             stream = lease.grant().id,
