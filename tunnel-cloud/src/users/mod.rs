@@ -220,6 +220,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_removed_user_is_known_as_such_until_there_is_another_of_the_name() {
+        let (_dir, users) = users().await;
+        let alice: UserName = "alice".parse().unwrap();
+        assert!(
+            !users.remove(&alice).await.unwrap() && !users.was_removed(&alice),
+            "never there"
+        );
+        create(&users, "alice").await;
+        assert!(users.remove(&alice).await.unwrap() && users.was_removed(&alice));
+        create(&users, "alice").await;
+        assert!(!users.was_removed(&alice));
+    }
+
+    #[tokio::test]
     async fn whatever_is_wrong_with_a_credential_the_answer_is_the_same() {
         let (_dir, users) = users().await;
         let alice = create(&users, "alice").await;
