@@ -13,7 +13,7 @@ pub mod quic;
 mod relay;
 mod session;
 
-pub use relay::{Relayed, relay};
+pub use relay::{Relayed, relay, relay_until};
 pub use session::{
     Answer, Driver, Established, Flow, FlowSender, Incoming, Notice, Rejected, Stream, Tunnel, TunnelStatus,
 };
