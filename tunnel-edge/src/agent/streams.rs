@@ -77,7 +77,11 @@ async fn join(shared: &Shared, mut local: TcpStream, answer: Answer) -> Result<O
     let stream = answer.accept().await.inspect_err(|_| cut(&local))?;
     let _open = shared.metrics.stream_opened();
     let cutting = shared.tasks.cutting();
-    let relayed = cutting.run_until_cancelled(relay(&mut local, stream)).await;
+    // In its place: a future that is handed over is held twice and moved.
+    let relayed = tokio::select! {
+        relayed = relay(&mut local, stream) => Some(relayed),
+        () = cutting.cancelled() => None,
+    };
     if relayed.as_ref().is_none_or(|relayed| relayed.end.is_err()) {
         cut(&local);
     }
