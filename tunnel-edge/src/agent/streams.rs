@@ -101,7 +101,11 @@ async fn join(
     let stream = answer.accept().await.inspect_err(|_| cut(&local))?;
     let _open = shared.metrics.stream_opened();
     let cutting = shared.tasks.cutting();
-    let relayed = cutting.run_until_cancelled(relay_until(&mut local, stream, lost)).await;
+    // In its place: a future that is handed over is held twice and moved.
+    let relayed = tokio::select! {
+        relayed = relay_until(&mut local, stream, lost) => Some(relayed),
+        () = cutting.cancelled() => None,
+    };
     if relayed.as_ref().is_none_or(|relayed| relayed.end.is_err()) {
         cut(&local);
     }

@@ -1,6 +1,6 @@
 //! The one task that moves a session: the control stream, new streams, time.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -8,7 +8,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tunnel_model::{Offer, Reason, Refusal};
 use tunnel_proto::{Event, Negotiated, Prelude, Side};
@@ -52,6 +52,8 @@ pub struct Driver {
     control_recv: RecvStream,
     /// What the session wants written next on the control stream.
     writing: Option<Bytes>,
+    /// When the session is to be looked at; kept, because most steps change nothing about it.
+    alarm: Pin<Box<Sleep>>,
     headers: JoinSet<()>,
     /// The one task that hands out datagrams; it goes with the driver.
     datagrams: JoinSet<()>,
@@ -93,6 +95,7 @@ impl Driver {
             control_send,
             control_recv,
             writing: None,
+            alarm: Box::pin(sleep_until(Instant::now())),
             headers: JoinSet::new(),
             datagrams: JoinSet::new(),
             incoming,
@@ -146,6 +149,12 @@ impl Driver {
             (writing, state.session.poll_timeout())
         });
         self.writing = writing;
+        let deadline = deadline.map(Instant::from_std);
+        if let Some(due) = deadline
+            && due != self.alarm.deadline()
+        {
+            self.alarm.as_mut().reset(due);
+        }
         let has_bytes = self.writing.is_some();
         let chunk = self.writing.as_mut().map(std::slice::from_mut).unwrap_or_default();
         let shared = &self.shared;
@@ -163,7 +172,7 @@ impl Driver {
                 Err(error) => Step::Lost(shared.explain(&error)),
             },
             () = shared.changed.notified() => Step::Look,
-            () = sleep_until(deadline.map_or_else(far_away, Instant::from_std)), if deadline.is_some() => Step::Look,
+            () = &mut self.alarm, if deadline.is_some() => Step::Look,
             Some(_) = self.headers.join_next() => Step::Look,
         }
     }
@@ -297,6 +306,7 @@ async fn read_header(shared: Arc<Shared>, send: SendStream, recv: RecvStream, in
                 stream: Box::new(stream),
             };
             // Nobody takes streams any more: dropping it refuses it.
+            let open = Box::new(open);
             let _ = incoming.send(Incoming { open, answer }).await;
         }
         Ok(tunnel_proto::Incoming::Refused(reply)) => {
@@ -310,8 +320,4 @@ async fn read_header(shared: Arc<Shared>, send: SendStream, recv: RecvStream, in
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 3600)
 }
