@@ -292,6 +292,16 @@ mod tests {
     }
 
     #[test]
+    fn tcp_and_udp_of_one_port_are_two_listeners() {
+        let listen = "[[listen]]\nlisten = \"127.0.0.1:53\"\nservice = \"dns\"\n";
+        let config = parse(&format!("{BASE}{listen}protocol = \"udp\"\n{listen}")).unwrap();
+        let protocols: Vec<_> = config.listeners.iter().map(|listener| listener.protocol).collect();
+        assert_eq!(protocols, [Protocol::Udp, Protocol::Tcp]);
+        let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+        assert_eq!(parse(&shown).unwrap(), config, "{shown}");
+    }
+
+    #[test]
     fn a_relative_state_directory_lies_beside_the_file() {
         let config = parse("state = \"state\"\n[gateway]\naddresses = [\"gw:1\"]\n").unwrap();
         assert_eq!(config.state, Path::new("/etc/tunnel/state"));
@@ -332,6 +342,15 @@ mod tests {
                 format!("{BASE}[listen]\nservice = \"web.edge2\"\n"),
                 "listen.service",
                 5,
+            ),
+            (format!("{BASE}[listen]\nprotocol = \"udp\"\n"), "listen.protocol", 5),
+            (
+                format!(
+                    "{BASE}{}",
+                    "[[listen]]\nlisten = \"127.0.0.1:53\"\nservice = \"dns\"\nprotocol = \"udp\"\n".repeat(2)
+                ),
+                "listen[1].listen",
+                9,
             ),
         ] {
             let error = parse(&text).unwrap_err();

@@ -15,7 +15,7 @@ mod relay;
 mod session;
 
 pub use link::Connection;
-pub use relay::{Relayed, relay};
+pub use relay::{Relayed, relay, relay_until};
 pub use session::{
     Answer, Arriving, Carrier, Driver, Flow, FlowSender, Incoming, Notice, Opened, Rejected, Stream, Tunnel,
     TunnelStatus,

@@ -30,17 +30,30 @@ pub struct Relayed {
 
 /// Moves bytes both ways until both directions have ended, each by itself. An end of the one becomes an end of the
 /// other; a break of either breaks both.
-pub async fn relay(local: &mut (impl AsyncRead + AsyncWrite + Unpin), mut stream: Stream) -> Relayed {
+pub async fn relay(local: &mut (impl AsyncRead + AsyncWrite + Unpin), stream: Stream) -> Relayed {
+    relay_until(local, stream, std::future::pending()).await
+}
+
+/// As [`relay`], unless `cut` says before that the stream is to break, and why; the peer hears it too.
+pub async fn relay_until(
+    local: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    mut stream: Stream,
+    cut: impl Future<Output = Refusal>,
+) -> Relayed {
     let (mut sent, mut received) = (0, 0);
-    let end = async {
+    let moving = async {
         stream.send_header().await?;
         let (from_local, to_local) = tokio::io::split(local);
         let (sender, receiver) = stream.directions();
         let up = send_all(from_local, sender, &mut sent);
         let down = receive_all(receiver, to_local, &mut received);
         tokio::try_join!(up, down).map(|_| ())
-    }
-    .await;
+    };
+    let end = tokio::select! {
+        biased;
+        end = moving => end,
+        why = cut => Err(why),
+    };
     if let Err(refusal) = &end {
         stream.reset(refusal);
     }

@@ -2,8 +2,8 @@
 //!
 //! A process is born from its command line ([`cli`], [`output`], [`error`]) and a configuration file ([`config`]). It
 //! says what it does ([`logs`], [`metrics`]) and whether it works ([`readiness`], [`probes`], [`sdnotify`]); it takes
-//! connections without falling over when descriptors or memory run out ([`accept`], [`listen`], [`memory`]); it answers its operator on a
-//! Unix socket ([`admin`]); and it ends in order: stop accepting, drain, flush, each with a deadline ([`shutdown`]).
+//! connections without falling over when descriptors or memory run out ([`accept`], [`listen`], [`udp`], [`memory`]); it answers its operator on
+//! a Unix socket ([`admin`]); and it ends in order: stop accepting, drain, flush, each with a deadline ([`shutdown`]).
 //!
 //! In a `main` these parts meet in this order:
 //!
@@ -36,3 +36,4 @@ pub mod probes;
 pub mod readiness;
 pub mod sdnotify;
 pub mod shutdown;
+pub mod udp;

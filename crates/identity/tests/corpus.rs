@@ -5,23 +5,12 @@
 #[path = "../../../tests/fuzz/src/identity.rs"]
 #[allow(unreachable_pub, reason = "public in the crate of the fuzz targets")]
 mod fuzz_targets;
-
-use std::{fs, path::Path};
-
-use fuzz_targets::TARGETS;
+#[path = "../../../tests/fuzz/src/replay.rs"]
+#[allow(unreachable_pub, reason = "the same for every crate")]
+mod replay;
 
 /// B2, B12
 #[test]
 fn no_target_falls_over_its_corpus_or_any_truncation_of_it() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
-    for (name, target) in TARGETS {
-        let files: Vec<_> = fs::read_dir(corpus.join(name)).unwrap().collect();
-        assert!(files.len() >= 10, "{name} has hardly a corpus");
-        for file in files {
-            let bytes = fs::read(file.unwrap().path()).unwrap();
-            for end in 0..=bytes.len() {
-                target(&bytes[..end]);
-            }
-        }
-    }
+    replay::replay(fuzz_targets::TARGETS, 10);
 }

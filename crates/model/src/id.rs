@@ -35,7 +35,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(str::from_utf8(&hex(&self.0)).unwrap_or_default())
             }
         }
 
@@ -90,6 +90,16 @@ random_id! {
     TraceId
 }
 
+fn hex(bytes: &[u8; 16]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
+    digits
+}
+
 fn parse_hex(s: &str) -> Result<[u8; 16], ParseIdError> {
     let digits = s.as_bytes();
     if digits.len() != 32 {
@@ -119,6 +129,8 @@ mod tests {
     fn an_id_reads_back_as_it_was_written() {
         let id = NodeId::random(&mut rand::rngs::StdRng::seed_from_u64(7));
         assert_eq!(id.to_string().parse(), Ok(id));
+        let known = NodeId::from_bytes(*b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
+        assert_eq!(known.to_string(), "00112233445566778899aabbccddeeff");
     }
 
     #[test]

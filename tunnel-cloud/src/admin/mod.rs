@@ -11,6 +11,7 @@ mod nodes;
 mod record;
 mod rights;
 mod routes;
+mod sample;
 mod status;
 mod streams;
 mod tokens;
@@ -83,6 +84,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/reload", post(rights::reload))
         .route("/v1/streams", get(streams::list))
         .route("/v1/streams/kill", post(streams::kill))
+        .route("/v1/streams/sample", get(sample::take))
         .route("/v1/forwards", post(forwards::open))
         .route("/v1/status", get(status::status))
         .route("/v1/backup", post(status::backup))

@@ -21,7 +21,11 @@ use super::{
 
 pub(super) async fn create(State(app): State<AppState>, body: Bytes) -> Answer<NewUser> {
     let CreateUser { name, groups } = read(&body)?;
-    if Oidc::claims_name(&app.config.oidc, &name) {
+    let reserved = match &app.gateway {
+        Some(gateway) => gateway.is_issuers(&name),
+        None => Oidc::claims_name(&app.config.oidc, &name),
+    };
+    if reserved {
         let message = format!("{name} begins as the users of an issuer of tokens do (key \"oidc.username_prefix\")");
         return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
             .with_hint("choose another name")

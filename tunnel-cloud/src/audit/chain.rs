@@ -29,17 +29,21 @@ impl RecordHash {
     pub fn of(line: &[u8]) -> Self {
         Self(Sha256::digest(line).into())
     }
-}
 
-impl fmt::Display for RecordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn digits(&self) -> [u8; 64] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 0xf)];
         }
-        f.write_str(str::from_utf8(&text).unwrap_or_default())
+        text
+    }
+}
+
+impl fmt::Display for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -99,11 +103,12 @@ impl Head {
         hash: RecordHash::NONE,
     };
 
-    /// Makes the next record of an event: its line with the line break, and the head of the chain once it is written.
+    /// Makes the next record of an event: adds its line, with the line break, to `lines`, and gives the head of the chain
+    /// once it is written.
     ///
     /// # Errors
-    /// Where the event cannot be written as a JSON object.
-    pub fn next<E: Serialize>(&self, time: &str, event: &E) -> serde_json::Result<(Vec<u8>, Self)> {
+    /// Where the event cannot be written as a JSON object; `lines` may then hold a part of one.
+    pub fn next<E: Serialize>(&self, time: &str, event: &E, lines: &mut Vec<u8>) -> serde_json::Result<Self> {
         #[derive(Serialize)]
         struct Record<'a, E> {
             schema: &'static str,
@@ -114,18 +119,19 @@ impl Head {
             prev: &'a str,
         }
         let seq = self.seq + 1;
-        let mut line = Vec::with_capacity(640);
+        let start = lines.len();
+        let prev = self.hash.digits();
         let record = Record {
             schema: SCHEMA,
             seq,
             time,
             event,
-            prev: &self.hash.to_string(),
+            prev: str::from_utf8(&prev).unwrap_or_default(),
         };
-        serde_json::to_writer(&mut line, &record)?;
-        let hash = RecordHash::of(&line);
-        line.push(b'\n');
-        Ok((line, Self { seq, hash }))
+        serde_json::to_writer(&mut *lines, &record)?;
+        let hash = RecordHash::of(&lines[start..]);
+        lines.push(b'\n');
+        Ok(Self { seq, hash })
     }
 }
 

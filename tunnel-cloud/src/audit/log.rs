@@ -1,4 +1,4 @@
-//! The log on disk: records are appended to the newest file, each with one call of `write`.
+//! The log on disk: records are appended to the newest file, those that belong to one call with one `write`.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     chain::Head,
+    clock::Stamp,
     files::{self, LogFile},
     record::Event,
     recover::{self, Torn},
@@ -36,6 +37,8 @@ pub(super) struct Log {
     /// Whether the file may hold something behind them.
     torn: bool,
     unsynced: Unsynced,
+    /// The lines of one write; kept, because the next ones will be as long.
+    lines: Vec<u8>,
 }
 
 /// What has been written and may not have reached the disk.
@@ -80,6 +83,7 @@ impl Log {
             len: found.len,
             torn: false,
             unsynced,
+            lines: Vec::new(),
         };
         Ok((log, found.torn))
     }
@@ -94,19 +98,23 @@ impl Log {
         &self.dir
     }
 
-    /// Writes the next record, and returns its line without the line break. It survives this process from then on, and the
-    /// machine once it is [synced](Self::take_unsynced).
+    /// Writes the next records with one call, and returns their lines. They survive this process from then on, and the
+    /// machine once they are [synced](Self::take_unsynced).
     ///
     /// # Errors
-    /// Nothing has been written then, or nothing that stays.
-    pub(super) fn append(&mut self, time: &str, event: &Event) -> io::Result<Vec<u8>> {
-        let (mut line, head) = self.head.next(time, event)?;
-        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+    /// None of them has been written then, or nothing that stays.
+    pub(super) fn append<'a>(&mut self, records: impl Iterator<Item = (Stamp, &'a Event)>) -> io::Result<&[u8]> {
+        self.lines.clear();
+        let mut head = self.head;
+        for (time, event) in records {
+            head = head.next(time.as_str(), event, &mut self.lines)?;
+        }
+        let length = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
         self.mend()?;
         if self.len > 0 && self.len.saturating_add(length) > self.size.file {
             self.rotate()?;
         }
-        if let Err(error) = write_once(&self.file, &line) {
+        if let Err(error) = write_once(&self.file, &self.lines) {
             self.torn = true;
             // Where this fails too, the next call begins with it.
             let _ = self.mend();
@@ -117,8 +125,7 @@ impl Log {
         if self.unsynced.files.is_empty() {
             self.unsynced.files.push(Arc::clone(&self.file));
         }
-        line.pop();
-        Ok(line)
+        Ok(&self.lines)
     }
 
     /// What has to be synced: the caller does that without keeping others from writing.
@@ -168,10 +175,10 @@ impl Log {
 }
 
 /// All of it with one call, so that nobody finds half a record, or none of it.
-fn write_once(mut file: &File, line: &[u8]) -> io::Result<()> {
+fn write_once(mut file: &File, lines: &[u8]) -> io::Result<()> {
     loop {
-        match file.write(line) {
-            Ok(written) if written == line.len() => return Ok(()),
+        match file.write(lines) {
+            Ok(written) if written == lines.len() => return Ok(()),
             Ok(_) => return Err(io::Error::new(io::ErrorKind::StorageFull, "no room for a whole record")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -13,8 +13,11 @@
 //! A grant is on file before what it grants happens; if it cannot be written, nothing is granted. An end, a revocation or
 //! an administrator's act is recorded once it has happened, and waits in memory if it cannot be written yet. So a full
 //! disk stops new streams and new nodes, and leaves those that there are alone.
+//!
+//! Ends of streams go with the next record that has to be written, or within a second: one `write` then has many of them.
 
 pub mod chain;
+mod clock;
 pub mod files;
 mod flood;
 mod keeper;
@@ -34,7 +37,6 @@ use std::{
 };
 
 use serde::Serialize;
-use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::{
@@ -48,6 +50,7 @@ pub use outputs::AuditOutput;
 
 use self::{
     chain::Head,
+    clock::Clock,
     flood::Bucket,
     keeper::Keeper,
     log::{Log, Size},
@@ -58,6 +61,9 @@ use self::{
 
 /// How long a record may wait until it is on the disk, and how often a log that cannot be written is tried again.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// How many ends of streams wait for the next record at most.
+const MOST_SOON: usize = 128;
 
 /// Where the log is and how large it may become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -102,6 +108,9 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Audit {
     shared: Mutex<Shared>,
+    /// What goes with the next record. Apart, so that nobody who has only this to say waits for a write. May be taken
+    /// while `shared` is held, never the other way round.
+    soon: Mutex<Vec<(SystemTime, Event)>>,
     /// One sync at a time: whoever waits for one knows that everything before it is on the disk.
     syncing: Mutex<()>,
     metrics: AuditMetrics,
@@ -110,6 +119,7 @@ pub struct Audit {
 #[derive(Debug)]
 struct Shared {
     keeper: Keeper,
+    clock: Clock,
     dials: Bucket,
     nodes: Bucket,
     authentications: Bucket,
@@ -138,6 +148,7 @@ impl Audit {
         let (log, torn) = Log::open(dir, size)?;
         let metrics = AuditMetrics::default();
         let mut keeper = Keeper::new(log, copies, metrics.clone());
+        let mut clock = Clock::new();
         for piece in torn {
             let event = Event::Recovered {
                 moved_to: piece.name(),
@@ -150,18 +161,20 @@ impl Audit {
                 "the audit log ended in a broken line, which was put aside"
             );
             // What cannot be recorded now is found again at the next start.
-            if keeper.write(&now(), &event).is_ok() {
+            if keeper.write(clock.now(), &event).is_ok() {
                 piece.recorded()?;
             }
         }
         Ok(Self {
             shared: Mutex::new(Shared {
                 keeper,
+                clock,
                 dials: Bucket::new(),
                 nodes: Bucket::new(),
                 authentications: Bucket::new(),
                 suppressed: Suppressed::default(),
             }),
+            soon: Mutex::default(),
             syncing: Mutex::new(()),
             metrics,
         })
@@ -175,7 +188,9 @@ impl Audit {
 
     /// The last record.
     pub fn head(&self) -> Head {
-        self.lock().keeper.head()
+        let mut shared = self.up_to_date();
+        shared.keeper.flush();
+        shared.keeper.head()
     }
 
     /// Records what is about to be granted.
@@ -183,7 +198,9 @@ impl Audit {
     /// # Errors
     /// It could not be written, and must not happen.
     pub fn grant(&self, event: &Event) -> Result<(), Refusal> {
-        self.lock().keeper.write(&now(), event).map_err(refusal)
+        let mut shared = self.up_to_date();
+        let now = shared.clock.now();
+        shared.keeper.write(now, event).map_err(refusal)
     }
 
     /// As [`Self::grant`], and waits until the disk has it.
@@ -212,7 +229,20 @@ impl Audit {
 
     /// Records what has happened. If it cannot be written now, it waits.
     pub fn note(&self, event: Event) {
-        self.lock().keeper.note(now(), event);
+        let mut shared = self.up_to_date();
+        let now = shared.clock.now();
+        shared.keeper.note(now, event);
+    }
+
+    /// As [`Self::note`], but written with the next record, or within a second where none comes. A process that is killed
+    /// before loses it.
+    pub fn note_soon(&self, event: Event) {
+        let mut soon = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
+        soon.push((SystemTime::now(), event));
+        if soon.len() >= MOST_SOON {
+            drop(soon);
+            self.up_to_date().keeper.flush();
+        }
     }
 
     /// As [`Self::note`], and waits until the disk has it, as far as it can be written at all.
@@ -230,9 +260,10 @@ impl Audit {
     /// Records a refusal, if there are not too many of its kind; the others are counted. Where the log cannot be written,
     /// refusals are lost, and counted too.
     pub fn refusal(&self, kind: Refused, event: &Event) {
-        let mut shared = self.lock();
+        let mut shared = self.up_to_date();
         let Shared {
             keeper,
+            clock,
             dials,
             nodes,
             authentications,
@@ -244,7 +275,7 @@ impl Audit {
             Refused::Authentication => (authentications, &mut suppressed.authentications),
         };
         if bucket.take(Instant::now()) {
-            keeper.refusal(&now(), event);
+            keeper.refusal(clock.now(), event);
         } else {
             *counter += 1;
             self.metrics.suppressed.inc();
@@ -258,14 +289,16 @@ impl Audit {
     pub fn sync(&self) -> io::Result<()> {
         let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let unsynced = {
-            let mut shared = self.lock();
-            shared.keeper.retry(&now());
+            let mut shared = self.up_to_date();
+            let now = shared.clock.now();
+            shared.keeper.retry(now);
             if shared.suppressed.total() > 0 {
                 let event = Event::Suppressed(shared.suppressed);
-                if shared.keeper.write(&now(), &event).is_ok() {
+                if shared.keeper.write(now, &event).is_ok() {
                     shared.suppressed = Suppressed::default();
                 }
             }
+            shared.keeper.flush();
             shared.keeper.take_unsynced()
         };
         // Without the lock: others go on writing meanwhile.
@@ -291,6 +324,18 @@ impl Audit {
         Ok(())
     }
 
+    /// The keeper, which has been told of all that was noted before.
+    fn up_to_date(&self) -> MutexGuard<'_, Shared> {
+        let mut shared = self.lock();
+        let Shared { keeper, clock, .. } = &mut *shared;
+        let mut soon = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
+        for (time, event) in soon.drain(..) {
+            keeper.note_soon(clock.stamp(time), event);
+        }
+        drop(soon);
+        shared
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // Every field is whole between two statements; a record is written or it is not.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -308,21 +353,6 @@ fn refusal(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Reason::Overloaded,
         format!("the audit log cannot be written: {why}; mend that at the gateway, or try again later"),
-    )
-}
-
-/// RFC 3339 in UTC, with milliseconds.
-fn now() -> String {
-    let time = OffsetDateTime::from(SystemTime::now());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
     )
 }
 

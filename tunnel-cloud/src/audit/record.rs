@@ -162,29 +162,13 @@ impl Dial {
             trace: request.trace.to_string(),
         }
     }
-
-    /// What is said of it when it ends.
-    pub fn ended(&self, reason: &'static str, bytes_to_target: u64, bytes_to_caller: u64, millis: u64) -> Event {
-        Event::DialEnded(Ended {
-            id: self.id,
-            principal: self.principal.clone(),
-            node: self.node.clone(),
-            target: self.target.clone(),
-            reason,
-            bytes_to_target,
-            bytes_to_caller,
-            duration_ms: millis,
-            trace: self.trace.clone(),
-        })
-    }
 }
 
 /// How a stream ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ended {
     /// The number under which it was granted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<u64>,
+    pub id: u64,
     /// Who had it.
     pub principal: String,
     /// The node.

@@ -8,7 +8,7 @@ use tunnel_daemon::readiness::Readiness;
 
 use super::*;
 use crate::audit::{
-    record::{Dial, Why},
+    record::{Dial, Ended, Why},
     verify::verify_dir,
 };
 
@@ -22,7 +22,7 @@ fn records_carry_schema_number_time_and_event() {
     let log = Opened::new();
     log.audit.note(Event::GatewayStarted { version: "1.2.3" });
     log.audit.grant(&Event::DialGranted(dial())).unwrap();
-    log.audit.note(dial().ended("ok", 10, 20, 1500));
+    log.audit.note(ended(10, 20, 1500));
     let records = log.records();
     assert_eq!(records[0]["schema"], "v1");
     assert_eq!(
@@ -31,7 +31,7 @@ fn records_carry_schema_number_time_and_event() {
     );
     let time = records[0]["time"].as_str().unwrap();
     assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
-    OffsetDateTime::parse(time, &time::format_description::well_known::Rfc3339).unwrap();
+    time::OffsetDateTime::parse(time, &time::format_description::well_known::Rfc3339).unwrap();
     assert_eq!(records[1]["principal"], "user:alice");
     assert_eq!(records[1]["id"], records[2]["id"]);
     assert_eq!(
@@ -118,7 +118,7 @@ fn a_full_disk_stops_grants_keeps_what_happened_and_mends_itself() {
         "{refusal}"
     );
     assert_eq!(audit.available(), Err(refusal));
-    audit.note(dial().ended("ok", 1, 2, 3));
+    audit.note_soon(ended(1, 2, 3));
     audit.refusal(
         Refused::Dial,
         &Event::DialRefused {
@@ -149,6 +149,32 @@ fn a_full_disk_stops_grants_keeps_what_happened_and_mends_itself() {
 }
 
 #[test]
+fn ends_go_with_the_next_record_or_when_there_are_many_or_with_the_next_sync() {
+    let log = Opened::new();
+    let grant = || log.audit.grant(&Event::DialGranted(dial())).unwrap();
+    grant();
+    log.audit.note_soon(ended(1, 2, 3));
+    assert_eq!(log.records().len(), 1);
+    grant();
+    let events: Vec<_> = log.records().into_iter().map(|record| record["event"].clone()).collect();
+    assert_eq!(events, ["dial-granted", "dial-ended", "dial-granted"], "in order");
+
+    log.audit.note_soon(ended(1, 2, 3));
+    log.audit.sync().unwrap();
+    assert_eq!(log.records().len(), 4);
+
+    (0..MOST_SOON).for_each(|_| log.audit.note_soon(ended(1, 2, 3)));
+    assert_eq!(log.records().len(), 4 + MOST_SOON);
+    assert_eq!(log.audit.head().seq as usize, 4 + MOST_SOON);
+
+    log.audit.note_soon(ended(1, 2, 3));
+    let Opened { dir, audit } = log;
+    drop(audit);
+    assert_eq!(records(dir.path()).len(), 5 + MOST_SOON, "an end in order loses nothing");
+    assert!(verify_dir(dir.path(), None).unwrap().findings.is_empty());
+}
+
+#[test]
 fn a_torn_end_is_on_record_with_where_it_went() {
     let dir = tempfile::tempdir().unwrap();
     drop(Audit::with(dir.path(), SIZE, Vec::new()).unwrap());
@@ -172,7 +198,7 @@ fn what_the_two_records_of_a_dial_cost() {
     let start = Clock::now();
     for _ in 0..DIALS {
         log.audit.grant(&Event::DialGranted(dial())).unwrap();
-        log.audit.note(dial().ended("ok", 1, 2, 3));
+        log.audit.note_soon(ended(1, 2, 3));
     }
     eprintln!("one record: {:?}", start.elapsed() / (2 * DIALS));
     assert_eq!(log.audit.head().seq, u64::from(2 * DIALS));
@@ -211,6 +237,21 @@ fn dial() -> Dial {
         client: "192.0.2.1:4000".parse().unwrap(),
         trace: "00112233445566778899aabbccddeeff".to_owned(),
     }
+}
+
+fn ended(bytes_to_target: u64, bytes_to_caller: u64, duration_ms: u64) -> Event {
+    let dial = dial();
+    Event::DialEnded(Ended {
+        id: 7,
+        principal: dial.principal,
+        node: dial.node,
+        target: dial.target,
+        reason: "ok",
+        bytes_to_target,
+        bytes_to_caller,
+        duration_ms,
+        trace: dial.trace,
+    })
 }
 
 fn why() -> Why {

@@ -9,7 +9,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tunnel_daemon::logs::LogConfig;
-use tunnel_model::{GatewayAddr, HostPort, Rule, ServiceName, Zone};
+use tunnel_model::{GatewayAddr, HostPort, Protocol, Rule, ServiceName, Zone};
 
 use super::{addresses::Addresses, forward::RawForward};
 use crate::audit::AuditOutput;
@@ -62,8 +62,17 @@ pub struct RawConfig {
 pub struct CloudService {
     /// Its name: edges reach it as NAME.cloud
     pub name: ServiceName,
-    /// Where the gateway dials it, HOST:PORT, by TCP
+    /// Where the gateway dials it, HOST:PORT
     pub target: HostPort,
+    /// By which protocol, tcp or udp
+    #[serde(default, skip_serializing_if = "is_tcp")]
+    pub protocol: Protocol,
+}
+
+// serde passes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_tcp(protocol: &Protocol) -> bool {
+    *protocol == Protocol::Tcp
 }
 
 /// The table `listen`.

@@ -15,7 +15,7 @@ use super::Grant;
 use crate::{
     audit::{
         Audit, Refused,
-        record::{Dial, Event},
+        record::{Dial, Ended, Event},
     },
     ingress::{DialRequest, Way},
 };
@@ -37,7 +37,6 @@ pub(super) struct Audited {
 #[derive(Debug)]
 struct Recorded {
     audit: Arc<Audit>,
-    dial: Dial,
     since: Instant,
 }
 
@@ -47,12 +46,10 @@ impl Audited {
     /// # Errors
     /// It cannot be recorded, so there is none.
     pub(super) fn grant(audit: &Arc<Audit>, request: &DialRequest, grant: &Grant) -> Result<Self, Refusal> {
-        let dial = Dial::new(request, Some(grant.id));
-        audit.grant(&Event::DialGranted(dial.clone()))?;
+        audit.grant(&Event::DialGranted(Dial::new(request, Some(grant.id))))?;
         Ok(Self {
             recorded: Some(Recorded {
                 audit: Arc::clone(audit),
-                dial,
                 since: Instant::now(),
             }),
             ..Self::default()
@@ -81,9 +78,9 @@ impl Audited {
         self.refused(refusal.map_or(Reason::CarrierLost, |refusal| refusal.reason));
     }
 
-    /// Records the end. The record is written to the page cache, or waits: nothing blocks here.
+    /// Records the end. The record waits for the next that is written: nothing blocks here.
     pub(super) fn end(&mut self, grant: &Grant) {
-        let Some(Recorded { audit, dial, since }) = self.recorded.take() else {
+        let Some(Recorded { audit, since }) = self.recorded.take() else {
             return;
         };
         let cut = grant.cut().map(|why| why.reason);
@@ -92,8 +89,17 @@ impl Audited {
             None if *self.caller_ended.get_mut() && *self.target_ended.get_mut() => OK,
             None => CLOSED,
         };
-        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        audit.note(dial.ended(reason, grant.up(), grant.down(), millis));
+        audit.note_soon(Event::DialEnded(Ended {
+            id: grant.id,
+            principal: grant.principal.to_string(),
+            node: grant.destination.node.to_string(),
+            target: grant.destination.target.to_string(),
+            reason,
+            bytes_to_target: grant.up(),
+            bytes_to_caller: grant.down(),
+            duration_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            trace: grant.trace.to_string(),
+        }));
     }
 }
 

@@ -1,22 +1,27 @@
 //! Services of the cloud side: declared in the gateway's configuration, dialled by the gateway itself.
 
+mod flow;
+
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
     sync::Semaphore,
     time::timeout,
 };
-use tunnel_daemon::listen::end_on_close;
-use tunnel_model::{HostPort, Reason, Refusal, Target};
+use tunnel_daemon::{listen::end_on_close, udp};
+use tunnel_model::{HostPort, Protocol, Reason, Refusal, Target};
 
+pub(super) use self::flow::CloudFlow;
 use crate::config::CloudService;
 
 /// How long a service may take to be resolved and to answer.
@@ -27,51 +32,104 @@ const MAX_CONNECTING: usize = 256;
 /// The services of the cloud side.
 #[derive(Debug)]
 pub(super) struct CloudServices {
-    services: Vec<CloudService>,
+    services: ArcSwap<Vec<CloudService>>,
     connecting: Semaphore,
 }
 
 impl CloudServices {
     pub(super) fn new(services: Vec<CloudService>) -> Self {
         Self {
-            services,
+            services: ArcSwap::from_pointee(services),
             connecting: Semaphore::new(MAX_CONNECTING),
         }
     }
 
-    /// Where a target is. Only services have a place on the cloud side.
-    pub(super) fn find(&self, target: &Target) -> Result<HostPort, Refusal> {
-        let found = match target {
-            Target::Service(name) => self.services.iter().find(|service| service.name == *name),
-            _ => None,
-        };
-        found.map(|service| service.target.clone()).ok_or_else(|| {
+    /// Those in force.
+    pub(super) fn services(&self) -> Arc<Vec<CloudService>> {
+        self.services.load_full()
+    }
+
+    /// Puts others in force, and returns those that were.
+    pub(super) fn replace(&self, services: Vec<CloudService>) -> Arc<Vec<CloudService>> {
+        self.services.swap(Arc::new(services))
+    }
+
+    /// Where a target is that is asked for by this protocol. Only services have a place on the cloud side.
+    pub(super) fn find(&self, target: &Target, protocol: Protocol) -> Result<HostPort, Refusal> {
+        let services = self.services.load();
+        let service = leads_to(&services, target).ok_or_else(|| {
             let message = format!("the cloud side has no {target}; add a [[service]] to the gateway's cloud.toml");
             Refusal::new(Reason::UnknownService, message)
-        })
+        })?;
+        if service.protocol != protocol {
+            let message = format!(
+                "{target} of the cloud side is reached by {}, and was asked for by {protocol}",
+                service.protocol
+            );
+            return Err(Refusal::new(Reason::BadRequest, message));
+        }
+        Ok(service.target.clone())
+    }
+
+    /// By which protocol a target is reached.
+    pub(super) fn protocol(&self, target: &Target) -> Option<Protocol> {
+        leads_to(&self.services.load(), target).map(|service| service.protocol)
     }
 
     /// Connects to a service. Its name is resolved once, and exactly an address that was judged is dialled.
     pub(super) async fn connect(&self, target: &HostPort) -> Result<CloudStream, Refusal> {
+        let connected = async { first_of(&addresses(target).await?, target, TcpStream::connect).await };
+        let io = self.in_time(target, connected).await?;
+        CloudStream::new(io).map_err(|error| unreachable(target, &error))
+    }
+
+    /// Gives a flow to a service a socket of its own; the address is found as that of a connection is. Whether anything
+    /// listens there, only its answers can tell.
+    pub(super) async fn connect_flow(&self, target: &HostPort) -> Result<CloudFlow, Refusal> {
+        let connect = async |address| {
+            let socket = udp::connect(address).await?;
+            // A new socket takes nothing before the runtime has looked at it, and the first packet is there already.
+            socket.writable().await?;
+            Ok(socket)
+        };
+        let connected = async { first_of(&addresses(target).await?, target, connect).await };
+        let socket = self.in_time(target, connected).await?;
+        Ok(CloudFlow::new(socket, target.clone()))
+    }
+
+    async fn in_time<T>(
+        &self,
+        target: &HostPort,
+        connected: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         let Ok(_place) = self.connecting.try_acquire() else {
             let message =
                 format!("{MAX_CONNECTING} connections to services of the cloud side are being made; try again");
             return Err(Refusal::new(Reason::Overloaded, message));
         };
-        let connected = timeout(CONNECT_DEADLINE, async {
-            match target.ip() {
-                Some(ip) => first_of(&[(ip.to_canonical(), target.port()).into()], target).await,
-                None => first_of(&resolve(target).await?, target).await,
-            }
-        });
-        let io = connected.await.unwrap_or_else(|_| {
+        timeout(CONNECT_DEADLINE, connected).await.unwrap_or_else(|_| {
             let message = format!(
                 "{target} did not answer the gateway within {} s",
                 CONNECT_DEADLINE.as_secs()
             );
             Err(Refusal::new(Reason::TargetTimeout, message))
-        })?;
-        CloudStream::new(io).map_err(|error| unreachable(target, &error))
+        })
+    }
+}
+
+/// The service that is meant.
+pub(super) fn leads_to<'a>(services: &'a [CloudService], target: &Target) -> Option<&'a CloudService> {
+    match target {
+        Target::Service(name) => services.iter().find(|service| service.name == *name),
+        _ => None,
+    }
+}
+
+/// Where a service may be dialled.
+async fn addresses(target: &HostPort) -> Result<Vec<SocketAddr>, Refusal> {
+    match target.ip() {
+        Some(ip) => Ok(vec![(ip.to_canonical(), target.port()).into()]),
+        None => resolve(target).await,
     }
 }
 
@@ -107,22 +165,28 @@ fn may_be_named(ip: IpAddr) -> bool {
 }
 
 /// Tries the addresses in turn; the refusal is the last one's.
-async fn first_of(addresses: &[SocketAddr], target: &HostPort) -> Result<TcpStream, Refusal> {
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    addresses: &[SocketAddr],
+    target: &HostPort,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, Refusal> {
     let mut refusal = Refusal::new(
         Reason::TargetUnreachable,
         format!("the gateway finds no address of {target}"),
     );
     for &address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                let message = format!("nothing listens at {address}, where the gateway looks for {target}");
-                refusal = Refusal::new(Reason::TargetRefused, message);
-            }
+        match connect(address).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refusal = refused(&address, target),
             Err(error) => refusal = unreachable(target, &error),
         }
     }
     Err(refusal)
+}
+
+fn refused(address: &impl fmt::Display, target: &HostPort) -> Refusal {
+    let message = format!("nothing listens at {address}, where the gateway looks for {target}");
+    Refusal::new(Reason::TargetRefused, message)
 }
 
 fn unreachable(target: &HostPort, error: &io::Error) -> Refusal {
@@ -232,12 +296,50 @@ mod tests {
     #[test]
     fn the_cloud_side_has_its_services_and_nothing_else() {
         let services = services("127.0.0.1:5000");
-        let found = services.find(&"service:registry".parse().unwrap()).unwrap();
+        let registry = "service:registry".parse().unwrap();
+        let found = services.find(&registry, Protocol::Tcp).unwrap();
         assert_eq!(found.to_string(), "127.0.0.1:5000");
         for target in ["service:web", "port:5000", "tcp:127.0.0.1:5000", "udp:5000"] {
-            let refusal = services.find(&target.parse().unwrap()).unwrap_err();
+            let refusal = services.find(&target.parse().unwrap(), Protocol::Tcp).unwrap_err();
             assert_eq!(refusal.reason, Reason::UnknownService, "{target}");
         }
+    }
+
+    #[test]
+    fn a_service_has_one_protocol_and_is_not_found_by_another() {
+        for (own, other) in [(Protocol::Tcp, Protocol::Udp), (Protocol::Udp, Protocol::Tcp)] {
+            let services = services_by(own, "127.0.0.1:5000");
+            let registry = "service:registry".parse().unwrap();
+            assert_eq!(services.protocol(&registry), Some(own));
+            assert!(services.find(&registry, own).is_ok());
+            let refusal = services.find(&registry, other).unwrap_err();
+            assert_eq!(refusal.reason, Reason::BadRequest, "{refusal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flow_goes_to_the_service_and_hears_that_nothing_listens_there() {
+        let server = udp::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let target = server.local_addr().unwrap().to_string().parse().unwrap();
+        let services = services("127.0.0.1:1");
+        let flow = services.connect_flow(&target).await.unwrap();
+        assert!(flow.send(b"question"));
+        let mut heard = [0; 16];
+        let (length, from) = server.recv_from(&mut heard).await.unwrap();
+        assert_eq!(&heard[..length], b"question");
+        let (mut answers, sizes) = (Vec::new(), [0, 12, 9_000]);
+        for size in sizes {
+            server.send_to(&vec![7; size], from).await.unwrap();
+        }
+        while answers.len() < sizes.len() {
+            flow.recv_many(&mut answers).await.unwrap();
+        }
+        assert_eq!(answers.iter().map(bytes::Bytes::len).collect::<Vec<_>>(), sizes);
+
+        drop(server);
+        assert!(flow.send(b"question"));
+        let refusal = flow.recv_many(&mut answers).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::TargetRefused);
     }
 
     #[tokio::test]
@@ -284,9 +386,14 @@ mod tests {
     }
 
     fn services(target: &str) -> CloudServices {
+        services_by(Protocol::Tcp, target)
+    }
+
+    fn services_by(protocol: Protocol, target: &str) -> CloudServices {
         CloudServices::new(vec![CloudService {
             name: "registry".parse().unwrap(),
             target: target.parse().unwrap(),
+            protocol,
         }])
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use tunnel_model::{
-    Class, Destination, Host, HostPort, NodeState, Principal, Reason, Refusal, Target, TraceId, Verdict,
+    Class, Destination, Host, HostPort, NodeState, Principal, Protocol, Reason, Refusal, Target, TraceId, Verdict,
 };
 
 use super::{Gateway, Lease, far::Place};
@@ -101,35 +101,63 @@ impl Gateway {
             (Verdict::Allowed { .. }, None) => {}
         }
         let node = &request.destination.node;
+        let protocol = self.protocol_of(&request.destination);
         let (place, lease) = self
-            .admit(&request, || self.find(&request.destination))
+            .admit(&request, || self.find(&request.destination, protocol))
             .map_err(stop(HopName::Session))?;
         let found = match &place {
             Place::Node(tunnel) => format!("{node} has {} streams open", tunnel.open_streams()),
             Place::Cloud(target) => format!("the gateway itself dials {target}"),
         };
         passed.push((HopName::Session, found));
-        self.knock(&request, &place, lease, passed).await
+        self.knock(&request, protocol, &place, lease, passed).await
+    }
+
+    /// By which protocol a target is asked for: what it says itself, else what the service is declared to be.
+    fn protocol_of(&self, destination: &Destination) -> Protocol {
+        let Destination { node, target } = destination;
+        let declared = || match target {
+            Target::Service(_) if node.is_reserved() => self.cloud.protocol(target),
+            Target::Service(name) => self.directory.read(|all| {
+                let services = &all.by_name(node)?.services;
+                let service = services.iter().find(|service| service.name == *name)?;
+                Some(service.protocol)
+            }),
+            _ => None,
+        };
+        target.protocol().or_else(declared).unwrap_or_default()
     }
 
     async fn knock(
         &self,
         request: &DialRequest,
+        protocol: Protocol,
         place: &Place,
         lease: Lease,
         passed: &mut Vec<(HopName, String)>,
     ) -> Result<(), No> {
         let target = &request.destination.target;
         let lets = format!("lets anybody reach {target} whom the gateway lets");
-        let protocol = request.destination.target.protocol().unwrap_or_default();
-        let answered = match self.open(request, protocol, place, lease).await {
-            Ok((stream, lease)) => super::Granted::new(stream, lease).established().await,
-            Err(refusal) => Err(refusal),
+        let answered = match protocol {
+            Protocol::Tcp => match self.open(request, place, lease).await {
+                Ok(mut stream) => stream.established().await.map(|()| "answers"),
+                Err(refusal) => Err(refusal),
+            },
+            Protocol::Udp => match self.open_flow(request, place, lease).await {
+                Ok(mut flow) => flow
+                    .established()
+                    .await
+                    .map(|()| "takes packets; only an answer shows who listens"),
+                Err(refusal) => Err(refusal),
+            },
         };
-        let Err(refusal) = answered else {
-            passed.push((HopName::Edge, lets));
-            passed.push((HopName::Target, format!("{target} answers")));
-            return Ok(());
+        let refusal = match answered {
+            Ok(found) => {
+                passed.push((HopName::Edge, lets));
+                passed.push((HopName::Target, format!("{target} {found}")));
+                return Ok(());
+            }
+            Err(refusal) => refusal,
         };
         let hop = hop_of(refusal.reason);
         match hop {
@@ -140,18 +168,30 @@ impl Gateway {
         Err((hop, refusal))
     }
 
-    /// What is meant: a destination as rules and listings write it, or a host and port as a caller does.
+    /// What is meant: a destination as rules and listings write it, or a host and port as a caller does, perhaps with
+    /// `udp:` before it.
     pub fn destination(&self, wish: &str) -> Result<Destination, Refusal> {
         let unreadable = match wish.parse::<Destination>() {
             Ok(destination) => return Ok(destination),
             Err(error) => error,
         };
-        match Host::parse(wish, &self.zone) {
-            Ok(Host::Named(destination)) => Ok(destination),
+        let (protocol, host) = match wish.strip_prefix("udp:") {
+            Some(host) => (Protocol::Udp, host),
+            None => (Protocol::Tcp, wish),
+        };
+        match Host::parse(host, &self.zone) {
+            Ok(Host::Named(Destination { node, target })) => Ok(Destination {
+                node,
+                target: match target {
+                    Target::Port(port) => Target::local(protocol, port),
+                    Target::Tcp(address) => Target::remote(protocol, address),
+                    other => other,
+                },
+            }),
             Ok(Host::Address { ip, port }) => Ok(Destination {
                 // Not as the caller would hear it: an administrator may know of every route.
                 node: (self.directory.route(ip)).map_err(|error| Refusal::new(Reason::Denied, error.to_string()))?,
-                target: Target::Tcp(HostPort::from_ip(ip, port)),
+                target: Target::remote(protocol, HostPort::from_ip(ip, port)),
             }),
             Err(_) => Err(Refusal::new(Reason::BadRequest, unreadable.to_string())),
         }

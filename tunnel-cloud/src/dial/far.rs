@@ -1,4 +1,4 @@
-//! What a stream leads to: a node, by its session, or a service of the cloud side, by a connection of the gateway's own.
+//! What a stream or flow leads to: a node, by its session, or a service of the cloud side, by a socket of the gateway's own.
 
 use std::{
     io,
@@ -6,11 +6,15 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tunnel_carrier::{Stream, Tunnel};
+use tunnel_carrier::{Flow, Stream, Tunnel};
 use tunnel_model::{HostPort, Refusal};
 
-use super::{cloud::CloudStream, stream::Carried};
+use super::{
+    cloud::{CloudFlow, CloudStream},
+    stream::Carried,
+};
 use crate::ingress::Dialled;
 
 /// Where a destination is, once it is found.
@@ -78,6 +82,49 @@ impl AsyncWrite for Far {
         match self.get_mut() {
             Self::Node(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Cloud(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A flow of packets to a destination.
+#[derive(Debug)]
+pub(super) enum FarFlow {
+    /// To a node.
+    Node(Flow),
+    /// To a service of the cloud side.
+    Cloud(CloudFlow),
+}
+
+impl FarFlow {
+    /// Waits until the target is there, as far as that can be known without its answer. Cancelling loses nothing.
+    pub(super) async fn established(&mut self) -> Result<(), Refusal> {
+        match self {
+            Self::Node(flow) => flow.established().await,
+            Self::Cloud(_) => Ok(()),
+        }
+    }
+
+    /// Sends a packet, or drops it where there is no room; says whether it is on its way.
+    pub(super) fn send(&self, packet: &[u8]) -> bool {
+        match self {
+            Self::Node(flow) => flow.send(packet),
+            Self::Cloud(flow) => flow.send(packet),
+        }
+    }
+
+    /// Waits for packets and adds them. Cancelling loses nothing.
+    pub(super) async fn recv_many(&mut self, packets: &mut Vec<Bytes>) -> Result<(), Refusal> {
+        match self {
+            Self::Node(flow) => flow.recv_many(packets).await,
+            Self::Cloud(flow) => flow.recv_many(packets).await,
+        }
+    }
+
+    /// Makes it void, and tells the far end why where it has a way to.
+    pub(super) fn reset(self, why: &Refusal) {
+        match self {
+            Self::Node(flow) => flow.reset(why),
+            Self::Cloud(flow) => drop(flow),
         }
     }
 }

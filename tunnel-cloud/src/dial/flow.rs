@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tunnel_carrier::Flow;
 use tunnel_model::Refusal;
 
-use super::grants::Lease;
+use super::{far::FarFlow, grants::Lease};
 use crate::ingress::DialledFlow;
 
 /// A flow and its place in the table of grants. What is over the limits is dropped, for packets that wait are worth
 /// nothing to whoever waits for them.
 #[derive(Debug)]
 pub struct GrantedFlow {
-    flow: Flow,
+    flow: FarFlow,
     sending: Pause,
     receiving: Pause,
     lease: Lease,
@@ -35,13 +34,23 @@ impl Pause {
 }
 
 impl GrantedFlow {
-    pub(super) fn new(flow: Flow, lease: Lease) -> Self {
+    pub(super) fn new(flow: FarFlow, lease: Lease) -> Self {
         Self {
             flow,
             sending: Pause::default(),
             receiving: Pause::default(),
             lease,
         }
+    }
+
+    /// Waits until the target is there, as far as that can be known without its answer; [`Self::recv_many`] waits for
+    /// this by itself. Cancelling loses nothing.
+    pub async fn established(&mut self) -> Result<(), Refusal> {
+        let established = tokio::select! {
+            established = self.flow.established() => established,
+            why = self.lease.wait_cut() => Err(why),
+        };
+        established.inspect_err(|refusal| self.lease.audited.refused(refusal.reason))
     }
 }
 

@@ -10,10 +10,12 @@
 //! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
 //! | `far` | what a stream leads to: a node, or the cloud side |
 //! | `cloud` | services of the cloud side, dialled by the gateway |
+//! | `changes` | other configuration, and what it cuts |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
 
 mod audited;
 mod bucket;
+mod changes;
 mod cloud;
 pub mod explain;
 mod far;
@@ -39,11 +41,17 @@ use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_model::{
-    Destination, Identity, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
+    Destination, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
-use self::{audited::Audited, cloud::CloudServices, far::Place, limits::Limiter, rights::Rights};
+use self::{
+    audited::Audited,
+    cloud::CloudServices,
+    far::{FarFlow, Place},
+    limits::Limiter,
+    rights::Rights,
+};
 use crate::{
     audit::{
         Audit, Refused,
@@ -182,15 +190,6 @@ impl Gateway {
         lost.iter().filter(cut).count()
     }
 
-    /// Cuts every stream of a user who is no more, and says how many.
-    pub fn user_removed(&self, user: &UserName) -> usize {
-        self.rights.changed();
-        let refusal = Refusal::new(Reason::Denied, format!("user {user} was removed"));
-        let of_user = |grant: &Arc<Grant>| matches!(&grant.principal.identity, Identity::User(name) if name == user);
-        let cut = |grant: &Arc<Grant>| of_user(grant) && self.grants.cut(grant, refusal.clone());
-        self.grants.list().iter().filter(|grant| cut(grant)).count()
-    }
-
     /// Whether rights and limits let a stream come to be; `find` then looks for what it needs at the far side. What is
     /// returned with it has entered the table of open streams, and is on record.
     pub fn admit<T>(
@@ -222,6 +221,8 @@ impl Gateway {
             let message = "rights have changed this very moment; try again";
             return Err(Refusal::new(Reason::Overloaded, message));
         }
+        // In the table by now: a user who is removed from here on is looked for there.
+        self.is_current(&request.principal)?;
         lease.audited = Audited::grant(&self.audit, request, lease.grant())?;
         debug!(
             stream = lease.grant().id,
@@ -254,10 +255,10 @@ impl Gateway {
         self.limiter.admit(&request.principal, &request.destination.node)
     }
 
-    /// Where a destination is, if it takes one more stream.
-    fn find(&self, destination: &Destination) -> Result<Place, Refusal> {
+    /// Where a destination is, if it takes one more stream by this protocol.
+    fn find(&self, destination: &Destination, protocol: Protocol) -> Result<Place, Refusal> {
         if destination.node.is_reserved() {
-            self.cloud.find(&destination.target).map(Place::Cloud)
+            self.cloud.find(&destination.target, protocol).map(Place::Cloud)
         } else {
             self.session(&destination.node).map(Place::Node)
         }
@@ -278,38 +279,69 @@ impl Gateway {
         Ok(tunnel)
     }
 
-    async fn open(
-        &self,
-        request: &DialRequest,
-        protocol: Protocol,
-        place: &Place,
-        lease: Lease,
-    ) -> Result<(Far, Lease), Refusal> {
-        let open = Open {
-            target: request.destination.target.clone(),
-            protocol,
-            class: request.class,
-            trace: request.trace,
-            principal: request.principal.to_string(),
-            node: None,
-        };
+    /// Opens a byte stream to where it was found.
+    async fn open(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<Granted<Far>, Refusal> {
         let opening = async {
             match place {
-                Place::Node(tunnel) => tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node),
+                Place::Node(tunnel) => {
+                    let open = header(request, Protocol::Tcp);
+                    tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node)
+                }
                 Place::Cloud(target) => self.cloud.connect(target).await.map(Far::Cloud),
             }
         };
-        tokio::select! {
-            opened = opening => match opened {
-                Ok(stream) => Ok((stream, lease)),
-                Err(refusal) => {
-                    lease.audited.refused(refusal.reason);
-                    Err(refusal)
-                }
-            },
-            why = lease.wait_cut() => Err(why),
-        }
+        let far = unless_cut(&lease, opening).await?;
+        Ok(Granted::new(far, lease))
     }
+
+    /// Likewise a flow of packets.
+    async fn open_flow(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<GrantedFlow, Refusal> {
+        let opening = async {
+            match place {
+                Place::Node(tunnel) => {
+                    let open = header(request, Protocol::Udp);
+                    let stream = tunnel.open(&open, DIAL_DEADLINE).await?;
+                    Ok(FarFlow::Node(stream.into_flow()))
+                }
+                Place::Cloud(target) => self.cloud.connect_flow(target).await.map(FarFlow::Cloud),
+            }
+        };
+        let far = unless_cut(&lease, opening).await?;
+        Ok(GrantedFlow::new(far, lease))
+    }
+}
+
+/// What the far end is told.
+fn header(request: &DialRequest, protocol: Protocol) -> Open {
+    Open {
+        target: request.destination.target.clone(),
+        protocol,
+        class: request.class,
+        trace: request.trace,
+        principal: request.principal.to_string(),
+        node: None,
+    }
+}
+
+/// What is opened, unless the right to it is lost meanwhile.
+async fn unless_cut<T>(lease: &Lease, opening: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::select! {
+        opened = opening => opened.inspect_err(|refusal| lease.audited.refused(refusal.reason)),
+        why = lease.wait_cut() => Err(why),
+    }
+}
+
+fn log_refused(request: &DialRequest, refusal: &Refusal) {
+    debug!(
+        principal = %request.principal,
+        to = %request.destination,
+        way = request.way.as_str(),
+        client = %request.client,
+        trace = %request.trace,
+        reason = %refusal.reason,
+        error = refusal.message,
+        "dial refused"
+    );
 }
 
 impl Dial for Gateway {
@@ -356,8 +388,11 @@ impl Dial for Gateway {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {
-        let (stream, lease) = self.start(request, Protocol::Tcp).await?;
-        Ok(Granted::new(stream, lease))
+        let dialled = match self.admit(&request, || self.find(&request.destination, Protocol::Tcp)) {
+            Ok((place, lease)) => self.open(&request, &place, lease).await,
+            Err(refusal) => Err(refusal),
+        };
+        dialled.inspect_err(|refusal| log_refused(&request, refusal))
     }
 }
 
@@ -365,34 +400,10 @@ impl DialFlow for Gateway {
     type Flow = GrantedFlow;
 
     async fn dial_flow(&self, request: DialRequest) -> Result<GrantedFlow, Refusal> {
-        match self.start(request, Protocol::Udp).await? {
-            (Far::Node(stream), lease) => Ok(GrantedFlow::new(stream.into_flow(), lease)),
-            (Far::Cloud(_), _) => Err(Refusal::new(
-                Reason::BadRequest,
-                "services of the cloud side take byte streams, and datagrams were asked for; ask for it by TCP",
-            )),
-        }
-    }
-}
-
-impl Gateway {
-    async fn start(&self, request: DialRequest, protocol: Protocol) -> Result<(Far, Lease), Refusal> {
-        let dialled = match self.admit(&request, || self.find(&request.destination)) {
-            Ok((place, lease)) => self.open(&request, protocol, &place, lease).await,
+        let dialled = match self.admit(&request, || self.find(&request.destination, Protocol::Udp)) {
+            Ok((place, lease)) => self.open_flow(&request, &place, lease).await,
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = &dialled {
-            debug!(
-                principal = %request.principal,
-                to = %request.destination,
-                way = request.way.as_str(),
-                client = %request.client,
-                trace = %request.trace,
-                reason = %refusal.reason,
-                error = refusal.message,
-                "dial refused"
-            );
-        }
-        dialled
+        dialled.inspect_err(|refusal| log_refused(&request, refusal))
     }
 }

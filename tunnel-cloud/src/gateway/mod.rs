@@ -1,5 +1,6 @@
 //! The running gateway: everything bound, then every loop started.
 
+mod issuers;
 mod sessions;
 mod watch;
 mod ways;
@@ -22,7 +23,7 @@ use tunnel_daemon::{
 };
 use tunnel_identity::{UnixTime, tls};
 
-use self::{sessions::LiveSessions, ways::Ways};
+use self::{issuers::Issuers, sessions::LiveSessions, ways::Ways};
 use crate::{
     admin::{self, AppState, api::Listening},
     audit::record::Event,
@@ -33,7 +34,7 @@ use crate::{
     reload::Reloader,
     state::State,
     tunnel::{self, Context, Registry, TunnelMetrics},
-    users::Authenticator,
+    users::{Authenticator, Users},
 };
 
 /// Connections at once to the metrics and admin listeners: a few scrapers and operators.
@@ -69,21 +70,21 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
     let proxy = ingress::listen(config.listen.proxy)
         .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;
-    let (bound, places) = ways::bind(&config)?;
+    let ports = ways::bind(&config)?;
     let probes = TcpListener::bind(config.listen.metrics)
         .await
         .map_err(|error| cannot_listen("listen.metrics", config.listen.metrics, &error))?;
     let commands = AdminListener::bind(&config.admin)?;
     let local =
         |key, address: io::Result<SocketAddr>| address.map_err(|e| cannot_listen(key, config.listen.public, &e));
-    let listening = Listening {
+    let listening = ports.places(&Listening {
         public: local("listen.public", edges.local_addr())?,
         proxy: local("listen.proxy", proxy.local_addr())?,
         metrics: local("listen.metrics", probes.local_addr())?,
-        sni: places.sni,
-        http: places.http,
-        forwards: places.forwards,
-    };
+        sni: Vec::new(),
+        http: Vec::new(),
+        forwards: Vec::new(),
+    });
 
     let metrics = Metrics::new("tunnel_cloud");
     metrics.register_build(env!("CARGO_PKG_VERSION"));
@@ -102,12 +103,13 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let saving = Arc::clone(&state);
     let flushing = tasks.flushing();
     tasks.spawn_critical("directory writer", async move { saving.directory.save(flushing).await });
-    let oidc = issuers(&config, &state, &metrics)?;
+    check_issuers(&config, &state.users)?;
+    let oidc = Arc::new(Oidc::new(&config.oidc, &metrics)?);
     oidc.start(&readiness, tasks);
     let gateway = Arc::new(Gateway::new(
         &config,
         &state,
-        Authenticator::new(Arc::clone(&state.users), oidc),
+        Authenticator::new(Arc::clone(&state.users), Arc::clone(&oidc)),
         Arc::new(proxy_tls),
         Arc::clone(&registry),
         memory.clone(),
@@ -135,11 +137,10 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         accepting: accepting.clone(),
         metrics: IngressMetrics::new(&metrics),
         tasks: tasks.clone(),
+        served: Arc::default(),
     };
-    ways.serve(&gateway, ways::proxy(proxy));
-    for bound in bound {
-        ways.serve(&gateway, bound);
-    }
+    ways.serve_proxy(&gateway, proxy);
+    ways.serve(&gateway, ports);
     let probing = Probes {
         metrics,
         readiness: readiness.clone(),
@@ -147,7 +148,16 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     };
     let probes = Acceptor::new(probes, MAX_LOCAL_CONNECTIONS, &accepting, "metrics");
     tasks.spawn_critical("metrics", probing.serve(probes, tasks.flushing()));
-    let reloader = Arc::new(Reloader::new(&config, Arc::clone(&gateway))?);
+    let mut reloader = Reloader::new(&config, Arc::clone(&gateway))?;
+    reloader.add(ways.clone());
+    reloader.add(Issuers::new(
+        oidc,
+        &gateway,
+        Arc::clone(&state.users),
+        &readiness,
+        tasks,
+    ));
+    let reloader = Arc::new(reloader);
     let app = AppState {
         config: Arc::new(config),
         state: Arc::clone(&state),
@@ -190,15 +200,15 @@ fn cannot_listen(key: &'static str, address: SocketAddr, error: &io::Error) -> C
     CliError::new(Exit::Failure, "listen", message).with_hint(hint)
 }
 
-/// The issuers of tokens, none of whose users would pass for one of the gateway's own.
-fn issuers(config: &Config, state: &State, metrics: &Metrics) -> Result<Arc<Oidc>, CliError> {
-    let users = state.users.list();
+/// Finds no issuer one of whose users would pass for one of the gateway's own.
+pub(crate) fn check_issuers(config: &Config, users: &Users) -> Result<(), CliError> {
+    let users = users.list();
     if let Some(user) = users.iter().find(|user| Oidc::claims_name(&config.oidc, &user.name)) {
         let message = format!("the user {} begins as those of an issuer of tokens do", user.name);
         return Err(CliError::new(Exit::Failure, "user-name-reserved", message)
             .with_hint("set another `username_prefix` in the table `oidc`, or remove the user"));
     }
-    Oidc::new(&config.oidc, metrics).map(Arc::new)
+    Ok(())
 }
 
 fn unusable(error: rustls::Error) -> CliError {

@@ -61,7 +61,7 @@ impl Sessions for LiveSessions {
     fn status(&self) -> GatewayStatus {
         GatewayStatus {
             started_at: self.started.to_string(),
-            listen: self.listening.clone(),
+            listen: self.ways.listening(&self.listening),
             streams: self.registry.streams(),
         }
     }

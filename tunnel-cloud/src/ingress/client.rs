@@ -1,10 +1,12 @@
 //! The caller's socket.
 
 use std::{
+    future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -31,7 +33,7 @@ const AHEAD: usize = 64 * 1024;
 const PARTING: Duration = Duration::from_secs(2);
 
 /// How much it may still send meanwhile, in bytes.
-const PARTING_BYTES: u64 = 1024 * 1024;
+const PARTING_BYTES: usize = 1024 * 1024;
 
 /// A connection from a caller, in the clear or within TLS. Dropping it resets it; only [`Client::finish`] ends it.
 pub(crate) struct Client {
@@ -95,8 +97,7 @@ impl Client {
     pub(crate) async fn finish(mut self) {
         let parting = async {
             self.shutdown().await?;
-            let mut rest = (&mut self).take(PARTING_BYTES);
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+            discard(&mut self, PARTING_BYTES).await
         };
         // However it went, the caller had its time.
         let _ = tokio::time::timeout(PARTING, parting).await;
@@ -151,4 +152,23 @@ pub(crate) async fn broken(client: &mut (impl AsyncRead + Unpin), ahead: &mut By
         }
     }
     std::future::pending().await
+}
+
+/// Reads until the end and throws away what comes; gives up on whoever sends more than so many bytes.
+pub(crate) async fn discard(from: &mut (impl AsyncRead + Unpin), most: usize) -> io::Result<()> {
+    let mut discarded = 0;
+    poll_fn(|cx| {
+        // Mostly nothing comes but the end, so a buffer is not worth an allocation.
+        let mut bytes = [const { MaybeUninit::uninit() }; 2048];
+        while discarded < most {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut buf))?;
+            match buf.filled().len() {
+                0 => break,
+                read => discarded += read,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }

@@ -70,6 +70,24 @@ impl AsyncWrite for WriteHalf<'_> {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Tls(io, _) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(io) => io.is_write_vectored(),
+            Self::Tls(io, _) => io.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_flush(cx),
@@ -82,5 +100,23 @@ impl AsyncWrite for WriteHalf<'_> {
             Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io, _) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+    use crate::ingress::client::Client;
+
+    #[tokio::test]
+    async fn the_head_and_the_body_of_an_answer_go_out_with_one_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = Client::new(listener.accept().await.unwrap().0);
+        let (_, mut write) = client.split();
+        let slices = [io::IoSlice::new(b"head"), io::IoSlice::new(b"body")];
+        assert_eq!(write.write_vectored(&slices).await.unwrap(), 8);
     }
 }

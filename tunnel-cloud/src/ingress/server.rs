@@ -87,7 +87,8 @@ pub async fn serve<D: Dial>(
         let closed = closed.clone();
         tasks.spawn_cut(async move {
             let _held = (permit, place);
-            closed.run_until_cancelled_owned(session.run(client)).await;
+            // It is large, and whoever waits for two things at once holds room for it twice and moves it.
+            closed.run_until_cancelled_owned(Box::pin(session.run(client))).await;
         });
     }
 }

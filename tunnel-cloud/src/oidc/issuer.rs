@@ -74,6 +74,10 @@ impl Issuer {
         })
     }
 
+    pub(super) fn config(&self) -> &OidcIssuer {
+        &self.config
+    }
+
     /// What its tokens say in `iss`.
     pub(super) fn name(&self) -> &str {
         &self.config.issuer

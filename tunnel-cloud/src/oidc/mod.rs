@@ -21,7 +21,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use prometheus_client::{
@@ -29,10 +29,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use tunnel_daemon::{
     error::{CliError, Exit},
     metrics::Metrics,
-    readiness::Readiness,
+    readiness::{Check, Readiness},
     shutdown::Tasks,
 };
 use tunnel_identity::UnixTime;
@@ -132,6 +133,11 @@ impl TokenError {
 pub struct Oidc {
     issuers: Vec<Arc<Issuer>>,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    metrics: OidcMetrics,
+    /// Once there are issuers.
+    check: Arc<OnceLock<Check>>,
+    /// Cancelled when others take their place: the tasks that keep their keys fresh end then.
+    replaced: CancellationToken,
 }
 
 /// A token that was found good.
@@ -147,9 +153,26 @@ struct Remembered {
 impl Oidc {
     /// Prepares the issuers; none of their keys are there yet.
     pub fn new(issuers: &[OidcIssuer], metrics: &Metrics) -> Result<Self, CliError> {
-        let metrics = OidcMetrics::new(metrics);
+        Self::none(OidcMetrics::new(metrics)).follow(issuers)
+    }
+
+    fn none(metrics: OidcMetrics) -> Self {
+        Self {
+            issuers: Vec::new(),
+            remembered: Mutex::default(),
+            metrics,
+            check: Arc::default(),
+            replaced: CancellationToken::new(),
+        }
+    }
+
+    /// Prepares the issuers that are to take the place of these. One that stays the same has its keys at once.
+    pub fn follow(&self, issuers: &[OidcIssuer]) -> Result<Self, CliError> {
         let issuers = issuers.iter().map(|config| {
-            let issuer = Issuer::new(config.clone(), metrics.clone()).map_err(|error| {
+            if let Some(known) = self.issuers.iter().find(|issuer| issuer.config() == config) {
+                return Ok(Arc::clone(known));
+            }
+            let issuer = Issuer::new(config.clone(), self.metrics.clone()).map_err(|error| {
                 let message = format!("the keys of {} cannot be fetched: {error}", config.issuer);
                 CliError::new(Exit::Failure, "oidc-trust", message).with_hint("correct `ca` in the table `oidc`")
             });
@@ -157,27 +180,38 @@ impl Oidc {
         });
         Ok(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
-            remembered: Mutex::default(),
+            check: Arc::clone(&self.check),
+            ..Self::none(self.metrics.clone())
         })
     }
 
     /// Reads every issuer's keys and keeps them fresh. As long as one has never given any, the gateway is not ready.
     pub fn start(self: &Arc<Self>, readiness: &Readiness, tasks: &Tasks) {
         if self.issuers.is_empty() {
-            return;
+            return self.check.get().map_or((), Check::ready);
         }
-        let check = readiness.check("oidc");
+        let check = self.check.get_or_init(|| readiness.check("oidc"));
+        self.report(check);
         for issuer in &self.issuers {
             let (all, issuer, check) = (Arc::clone(self), Arc::clone(issuer), check.clone());
+            let replaced = self.replaced.clone();
             tasks.spawn_aside(async move {
-                issuer
-                    .keep_fresh(|| match all.issuers.iter().find(|issuer| !issuer.has_keys()) {
-                        None => check.ready(),
-                        Some(without) => check.failed(format!("no keys of {} yet", without.name())),
-                    })
-                    .await;
+                let kept = issuer.keep_fresh(|| all.report(&check));
+                replaced.run_until_cancelled(kept).await;
             });
         }
+    }
+
+    fn report(&self, check: &Check) {
+        match self.issuers.iter().find(|issuer| !issuer.has_keys()) {
+            None => check.ready(),
+            Some(without) => check.failed(format!("no keys of {} yet", without.name())),
+        }
+    }
+
+    /// Ends what [`Self::start`] started, because others have taken their place.
+    pub fn stop(&self) {
+        self.replaced.cancel();
     }
 
     /// Whether a secret has a token's form. A user's secret never has.
@@ -232,6 +266,19 @@ impl Oidc {
         } else {
             TokenError::Issuer
         })
+    }
+
+    /// Whether a name may be that of a user of one of the issuers.
+    pub fn claims(&self, name: &UserName) -> bool {
+        let mut issuers = self.issuers.iter().map(|issuer| issuer.config());
+        issuers.any(|issuer| name.as_str().starts_with(&issuer.username_prefix))
+    }
+
+    /// Whether a name can be no local user's.
+    pub fn reserves(&self, name: &UserName) -> bool {
+        self.issuers
+            .iter()
+            .any(|issuer| Self::claims_name(std::slice::from_ref(issuer.config()), name))
     }
 
     /// Whether a local user of this name would be one with a user of an issuer.

@@ -41,6 +41,33 @@ async fn a_good_token_says_who_it_is_about() {
     assert_eq!(alice.to_string(), "user:oidc-alice");
 }
 
+/// What stays keeps its keys; what is new or has changed starts without any.
+#[tokio::test]
+async fn issuers_that_stay_keep_their_keys_when_others_come_and_go() {
+    let provider = Provider::new();
+    let oidc = provider.oidc(|_| {});
+    let token = provider.token("ec", &good());
+    oidc.verify(&token, NOW).await.unwrap();
+    let same = oidc.issuers[0].config().clone();
+    let other = OidcIssuer {
+        issuer: "https://other.example".to_owned(),
+        username_prefix: "other-".to_owned(),
+        ..same.clone()
+    };
+    let both = oidc.follow(&[other.clone(), same]).unwrap();
+    assert_eq!(
+        both.issuers.iter().map(|issuer| issuer.has_keys()).collect::<Vec<_>>(),
+        [false, true]
+    );
+    assert_eq!(both.remembered(&token, NOW), None, "looked at anew");
+    both.verify(&token, NOW).await.unwrap();
+    let one = both.follow(&[other]).unwrap();
+    assert_eq!(one.verify(&token, NOW).await, Err(TokenError::Issuer));
+    let claimed = |oidc: &Oidc| ["oidc-alice", "other-alice", "alice"].map(|name| oidc.claims(&name.parse().unwrap()));
+    assert_eq!(claimed(&both), [true, true, false]);
+    assert_eq!(claimed(&one), [false, true, false]);
+}
+
 /// T4, B12: each row is an otherwise good token with one thing wrong.
 #[tokio::test]
 async fn each_fault_of_a_token_has_a_reason_of_its_own() {

@@ -11,6 +11,7 @@ pub(super) fn all(gateway: Arc<Gateway>) -> Vec<Box<dyn Applier>> {
     vec![
         Box::new(LogLevel),
         Box::new(Limits(Arc::clone(&gateway))),
+        Box::new(Services(Arc::clone(&gateway))),
         Box::new(Rules(gateway)),
     ]
 }
@@ -45,6 +46,22 @@ impl Applier for Limits {
     fn prepare(&self, new: &Config) -> Result<Change, CliError> {
         let (gateway, limits) = (Arc::clone(&self.0), new.limits.clone());
         Ok(Box::new(move || gateway.set_limits(&limits)))
+    }
+}
+
+/// The services of the cloud side.
+struct Services(Arc<Gateway>);
+
+impl Applier for Services {
+    fn keys(&self) -> &'static [&'static str] {
+        &["service"]
+    }
+
+    fn prepare(&self, new: &Config) -> Result<Change, CliError> {
+        let (gateway, services) = (Arc::clone(&self.0), new.services.clone());
+        Ok(Box::new(move || {
+            gateway.set_services(services);
+        }))
     }
 }
 

@@ -1,20 +1,19 @@
-//! Streams that edges open: to services of the cloud side and of other edges, by the same way as every other dial.
+//! Streams and flows that edges open: to services of the cloud side and of other edges, by the same way as every other dial.
 //!
 //! Who asks is what the certificate says, and the labels are the directory's. The edge chooses a service and whose it is,
 //! never an address; what its header says of a principal is not looked at.
 
+mod flows;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use tracing::debug;
-use tunnel_carrier::{Incoming, relay};
+use tunnel_carrier::{Answer, Incoming, relay};
 use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
 
 use super::{Context, session::revoked};
-use crate::{
-    dial::{Far, Granted},
-    ingress::{Dial, DialRequest, Dialled, Way},
-};
+use crate::ingress::{Dial, DialFlow, DialRequest, Dialled, Way};
 
 /// An edge that opens streams.
 #[derive(Debug, Clone)]
@@ -27,57 +26,86 @@ pub(super) struct Opener {
 
 /// Serves a stream to its end. How many an edge may open is the connection's limit, and the principal's.
 pub(super) async fn serve(context: Arc<Context>, opener: Opener, incoming: Incoming) {
-    let (open, mut answer) = incoming.into_parts();
-    let trace = open.trace;
+    let (open, answer) = incoming.into_parts();
+    let (trace, protocol) = (open.trace, open.protocol);
+    let over = match protocol {
+        Protocol::Tcp => serve_stream(&context, &opener, open, answer).await,
+        Protocol::Udp => serve_flow(&context, &opener, open, answer).await,
+    };
+    if let Err(refusal) = over {
+        debug!(node = %opener.name, %trace, %protocol, reason = %refusal.reason, error = refusal.message, "an edge's stream is over");
+    }
+}
+
+async fn serve_stream(context: &Context, opener: &Opener, open: Open, mut answer: Answer) -> Result<(), Refusal> {
+    let dialling = async {
+        let mut far = context.gateway.dial(wish(context, opener, open)?).await?;
+        far.established().await?;
+        Ok(far)
+    };
+    let dialled = unless_abandoned(context, &mut answer, dialling).await;
+    let mut far = match dialled {
+        Ok(far) => far,
+        Err(refusal) => return refuse(answer, refusal).await,
+    };
+    // Whatever ends this before both directions have ended resets the far stream, which is dropped then.
+    let near = answer.accept().await?;
+    let taken_away = far.cut();
+    tokio::select! {
+        relayed = relay(&mut far, near) => relayed.end,
+        () = taken_away => Ok(()),
+    }
+}
+
+async fn serve_flow(context: &Context, opener: &Opener, open: Open, mut answer: Answer) -> Result<(), Refusal> {
+    let dialling = async {
+        let mut far = context.gateway.dial_flow(wish(context, opener, open)?).await?;
+        far.established().await?;
+        Ok(far)
+    };
+    let dialled = unless_abandoned(context, &mut answer, dialling).await;
+    match dialled {
+        Ok(far) => Err(flows::join(answer.accept_flow().await?, far, flows::IDLE).await),
+        Err(refusal) => refuse(answer, refusal).await,
+    }
+}
+
+/// What is dialled for an edge, as long as the edge wants it.
+async fn unless_abandoned<T>(
+    context: &Context,
+    answer: &mut Answer,
+    dialling: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     let dialled = tokio::select! {
-        dialled = dial(&context, &opener, open) => dialled,
+        dialled = dialling => dialled,
         () = answer.abandoned() => Err(Refusal::new(Reason::Cancelled, "the edge gave the stream up")),
     };
     let metrics = context.registry.metrics();
     metrics.edge_stream(dialled.as_ref().map(drop).map_err(|refusal| refusal.reason));
-    let mut far = match dialled {
-        Ok(far) => far,
-        Err(refusal) => {
-            debug!(node = %opener.name, %trace, reason = %refusal.reason, error = refusal.message, "an edge was refused");
-            return answer.refuse(&refusal).await;
-        }
-    };
-    // Whatever ends this before both directions have ended resets the far stream, which is dropped then.
-    let Ok(near) = answer.accept().await else {
-        return;
-    };
-    let taken_away = far.cut();
-    let relayed = tokio::select! {
-        relayed = relay(&mut far, near) => relayed,
-        () = taken_away => return,
-    };
-    if let Err(refusal) = relayed.end {
-        debug!(node = %opener.name, %trace, reason = %refusal.reason, error = refusal.message, "an edge's stream broke");
-    }
+    dialled
 }
 
-async fn dial(context: &Context, opener: &Opener, open: Open) -> Result<Granted<Far>, Refusal> {
+async fn refuse(answer: Answer, refusal: Refusal) -> Result<(), Refusal> {
+    answer.refuse(&refusal).await;
+    Err(refusal)
+}
+
+/// What an edge asks for, on its own behalf.
+fn wish(context: &Context, opener: &Opener, open: Open) -> Result<DialRequest, Refusal> {
     let principal = context.directory.read(|all| {
         all.get(opener.id)
             .map(|node| Principal::node(node.name.clone(), node.labels.clone()))
     });
-    let request = wish(principal.ok_or_else(revoked)?, opener.from, open)?;
-    let mut far = context.gateway.dial(request).await?;
-    far.established().await?;
-    Ok(far)
+    request(principal.ok_or_else(revoked)?, opener.from, open)
 }
 
 /// What an edge's header asks for.
-fn wish(principal: Principal, client: SocketAddr, open: Open) -> Result<DialRequest, Refusal> {
+fn request(principal: Principal, client: SocketAddr, open: Open) -> Result<DialRequest, Refusal> {
     if !matches!(open.target, Target::Service(_)) {
         let message = format!(
             "an edge opens streams to services, and {} is none; name one",
             open.target
         );
-        return Err(Refusal::new(Reason::BadRequest, message));
-    }
-    if open.protocol != Protocol::Tcp {
-        let message = "an edge opens byte streams only; datagrams are not carried this way";
         return Err(Refusal::new(Reason::BadRequest, message));
     }
     Ok(DialRequest {
@@ -138,6 +166,6 @@ mod tests {
             node: node.map(|name| name.parse().unwrap()),
         };
         let edge1 = Principal::node("edge1".parse().unwrap(), Labels::default());
-        wish(edge1, "192.0.2.1:4000".parse().unwrap(), open)
+        request(edge1, "192.0.2.1:4000".parse().unwrap(), open)
     }
 }

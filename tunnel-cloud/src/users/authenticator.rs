@@ -6,6 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use tunnel_identity::UnixTime;
 use tunnel_model::{Principal, Reason, Refusal};
 
@@ -15,7 +16,7 @@ use crate::{ingress::Credential, oidc::Oidc};
 /// Everything that a credential may be checked against.
 pub struct Authenticator {
     users: Arc<Users>,
-    oidc: Arc<Oidc>,
+    oidc: ArcSwap<Oidc>,
     failures: Failures,
 }
 
@@ -24,9 +25,19 @@ impl Authenticator {
     pub fn new(users: Arc<Users>, oidc: Arc<Oidc>) -> Self {
         Self {
             users,
-            oidc,
+            oidc: ArcSwap::new(oidc),
             failures: Failures::default(),
         }
+    }
+
+    /// The issuers whose tokens are taken.
+    pub fn issuers(&self) -> Guard<Arc<Oidc>> {
+        self.oidc.load()
+    }
+
+    /// Takes tokens of others from now on, and returns those before.
+    pub fn replace_issuers(&self, oidc: Arc<Oidc>) -> Arc<Oidc> {
+        self.oidc.swap(oidc)
     }
 
     /// Who shows this credential.
@@ -37,11 +48,14 @@ impl Authenticator {
     pub async fn authenticate(&self, credential: &Credential, client: SocketAddr) -> Result<Principal, Refusal> {
         let now = UnixTime::from(SystemTime::now());
         let token = match credential {
-            Credential::Bearer { secret } if self.oidc.is_token(secret.expose()) => Some(secret.expose()),
+            Credential::Bearer { secret } => {
+                let oidc = self.oidc.load_full();
+                oidc.is_token(secret.expose()).then(|| (secret.expose(), oidc))
+            }
             _ => None,
         };
-        let known = match token {
-            Some(token) => self.oidc.remembered(token, now),
+        let known = match &token {
+            Some((token, oidc)) => oidc.remembered(token, now),
             None => self.users.authenticate(credential, now).ok(),
         };
         if let Some(principal) = known {
@@ -55,8 +69,8 @@ impl Authenticator {
             );
             return Err(Refusal::new(Reason::TooManyFailures, message));
         }
-        if let Some(token) = token {
-            match self.oidc.verify(token, now).await {
+        if let Some((token, oidc)) = token {
+            match oidc.verify(token, now).await {
                 Ok(principal) => return Ok(principal.at(client.ip())),
                 Err(error) => tracing::info!(%client, code = error.code(), %error, "a token was refused"),
             }

@@ -9,7 +9,7 @@ mod failures;
 mod secret;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -52,6 +52,8 @@ impl From<CreateUserError> for CliError {
 pub struct Users {
     store: Arc<dyn Store>,
     by_handle: RwLock<HashMap<[u8; 8], User>>,
+    /// Who was removed in this run and has not been made again.
+    removed: RwLock<HashSet<UserName>>,
     /// Held across a change of both, so that they see changes in the same order.
     changing: Mutex<()>,
 }
@@ -63,6 +65,7 @@ impl Users {
         Ok(Self {
             store,
             by_handle: RwLock::new(users.into_iter().map(|u| (u.handle, u)).collect()),
+            removed: RwLock::default(),
             changing: Mutex::default(),
         })
     }
@@ -125,7 +128,12 @@ impl Users {
         if !self.store.add_user(user.clone()).await? {
             return Err(CreateUserError::Taken(user.name));
         }
+        let name = user.name.clone();
         self.write().insert(user.handle, user);
+        self.removed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&name);
         Ok(secret)
     }
 
@@ -133,8 +141,19 @@ impl Users {
     pub async fn remove(&self, name: &UserName) -> Result<bool, StoreError> {
         let _changing = self.changing.lock().await;
         let removed = self.store.remove_user(name.clone()).await?;
+        if removed {
+            let mut removed = self.removed.write().unwrap_or_else(PoisonError::into_inner);
+            removed.insert(name.clone());
+        }
         self.write().retain(|_, user| user.name != *name);
         Ok(removed)
+    }
+
+    /// Whether somebody of this name was a user and is none any more: who showed a credential just before may still be on
+    /// the way.
+    pub fn was_removed(&self, name: &UserName) -> bool {
+        let removed = self.removed.read().unwrap_or_else(PoisonError::into_inner);
+        removed.contains(name)
     }
 
     /// Everybody, by name.
@@ -198,6 +217,20 @@ mod tests {
         assert_eq!(alice.to_string(), "user:alice");
         assert!(alice.is_member_of("ops"));
         assert_eq!(users.authenticate(&basic("alice", &secret), NOW).unwrap(), alice);
+    }
+
+    #[tokio::test]
+    async fn a_removed_user_is_known_as_such_until_there_is_another_of_the_name() {
+        let (_dir, users) = users().await;
+        let alice: UserName = "alice".parse().unwrap();
+        assert!(
+            !users.remove(&alice).await.unwrap() && !users.was_removed(&alice),
+            "never there"
+        );
+        create(&users, "alice").await;
+        assert!(users.remove(&alice).await.unwrap() && users.was_removed(&alice));
+        create(&users, "alice").await;
+        assert!(!users.was_removed(&alice));
     }
 
     #[tokio::test]

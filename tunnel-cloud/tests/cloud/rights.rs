@@ -1,7 +1,9 @@
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
 };
 
 use crate::operator::Operator;
@@ -102,6 +104,128 @@ fn reload_applies_what_it_can_and_says_what_waits_for_a_restart() {
     assert_eq!(gateway.stop(), Some(0));
 }
 
+#[test]
+fn services_forwards_and_ways_in_are_taken_anew_without_a_restart() {
+    let operator = Operator::with_cluster();
+    let gateway = operator.serve();
+    let good = fs::read_to_string(operator.config()).unwrap();
+    let reload = |more: &str| {
+        let rule = "[[rule]]\nsubjects = [\"cidr:127.0.0.0/8\"]\nnodes = \"cloud\"\ntargets = [\"service:*\"]\n";
+        fs::write(operator.config(), format!("{good}\n{rule}{more}")).unwrap();
+        operator.run(&["reload", "-o", "json"])
+    };
+    let ports = || operator.run(&["status", "-o", "json"]).json()["listen"].clone();
+    let [one, two] = [b'1', b'2'].map(greeter);
+    let service = |name: &str, target| format!("[[service]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
+    let forward =
+        |name: &str| format!("[[forward]]\nlisten = \"127.0.0.1:0\"\nnode = \"cloud\"\ntarget = \"service:{name}\"\n");
+    let both = service("one", one) + &service("two", two);
+
+    let done = reload(&(both.clone() + &forward("one"))).json();
+    assert_eq!(done["applied"], serde_json::json!(["forward", "rule", "service"]));
+    assert_eq!(done["needs_restart"], serde_json::json!([]));
+    let at: SocketAddr = ports()["forwards"][0]["listen"].as_str().unwrap().parse().unwrap();
+    let (mut first, greeting) = greeted(at);
+    assert_eq!(greeting, b'1');
+
+    // It leads elsewhere, at the same port; what runs goes on.
+    assert_eq!(
+        reload(&(both.clone() + &forward("two"))).json()["applied"],
+        serde_json::json!(["forward"])
+    );
+    assert_eq!(ports()["forwards"][0]["listen"], at.to_string());
+    let (mut second, greeting) = greeted(at);
+    assert_eq!(greeting, b'2');
+    echoes(&mut first);
+
+    // A service that is gone takes its streams with it.
+    reload(&(service("two", two) + &forward("two"))).json();
+    let end = first.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    echoes(&mut second);
+
+    // A port that cannot be had: nothing of the file is taken.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unusable = forward("one").replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    let refused = reload(&(both.clone() + &unusable));
+    assert!(
+        refused.code == 1 && refused.stderr.contains("\"code\":\"listen\""),
+        "{refused:?}"
+    );
+    assert_eq!(greeted(at).1, b'2');
+
+    // The forward goes, what came by it stays; other ways in are served.
+    let http = "[listen]\nhttp = \"127.0.0.1:0\"\nsni = \"127.0.0.1:0\"\n";
+    let with_ways = good.replace("[listen]\n", http);
+    let rule = "\n[[rule]]\nsubjects = [\"cidr:127.0.0.0/8\"]\nnodes = \"cloud\"\ntargets = [\"service:*\"]\n";
+    fs::write(operator.config(), with_ways + rule + &both).unwrap();
+    let done = operator.run(&["reload", "-o", "json"]).json();
+    assert_eq!(
+        done["applied"],
+        serde_json::json!(["listen.http", "listen.sni", "service", "forward"])
+    );
+    echoes(&mut second);
+    until_closed(at);
+    let listen = ports();
+    assert_eq!(listen["forwards"], serde_json::json!([]));
+    assert_eq!(listen["sni"].as_array().unwrap().len(), 1);
+    let http: SocketAddr = listen["http"][0].as_str().unwrap().parse().unwrap();
+    let mut client = TcpStream::connect(http).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: one.cloud\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 1, "an answer");
+    // What runs would hold the end up.
+    drop((second, client));
+    assert_eq!(gateway.stop(), Some(0));
+}
+
+#[test]
+fn a_udp_forward_leads_elsewhere_at_the_same_port_after_a_reload_and_is_closed_by_another() {
+    let operator = Operator::with_cluster();
+    let gateway = operator.serve();
+    let good = fs::read_to_string(operator.config()).unwrap();
+    let servers = [b'1', b'2'].map(|name| {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        thread::spawn(move || {
+            while let Ok((_, client)) = server.recv_from(&mut [0; 16]) {
+                server.send_to(&[name], client).unwrap();
+            }
+        });
+        address
+    });
+    let reload = |forward: &str| {
+        let mut text = good.clone();
+        text += "\n[[rule]]\nsubjects = [\"cidr:127.0.0.0/8\"]\nnodes = \"cloud\"\ntargets = [\"service:*\"]\n";
+        for (name, address) in ["one", "two"].iter().zip(servers) {
+            text += &format!("[[service]]\nname = \"{name}\"\ntarget = \"{address}\"\nprotocol = \"udp\"\n");
+        }
+        fs::write(operator.config(), text + forward).unwrap();
+        operator.run(&["reload", "-o", "json"]).json()
+    };
+    let forward = |name: &str| {
+        format!(
+            "[[forward]]\nlisten = \"127.0.0.1:0\"\nnode = \"cloud\"\ntarget = \"service:{name}\"\nprotocol = \"udp\"\n"
+        )
+    };
+    reload(&forward("one"));
+    let listen = operator.run(&["status", "-o", "json"]).json()["listen"].clone();
+    let at: SocketAddr = listen["forwards"][0]["listen"].as_str().unwrap().parse().unwrap();
+    assert_eq!(asked(at), b'1');
+    reload(&forward("two"));
+    assert_eq!(asked(at), b'2');
+    reload("");
+    // Nobody has the port any more, as soon as the last of its tasks has ended.
+    let free = (0..1_000_000).any(|_| {
+        thread::yield_now();
+        UdpSocket::bind(at).is_ok()
+    });
+    assert!(free, "{at} is still taken");
+    assert_eq!(gateway.stop(), Some(0));
+}
+
 /// T4
 #[test]
 fn an_address_needs_no_credential_where_a_rule_names_it_and_gets_what_the_rule_names() {
@@ -176,6 +300,57 @@ fn streams_are_asked_of_a_running_gateway_only() {
         "{explained:?}"
     );
     assert_eq!(gateway.stop(), Some(0));
+}
+
+/// Sends each connection its name, and then back what it hears.
+fn greeter(name: u8) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            thread::spawn(move || {
+                let mut byte = [name];
+                while connection.write_all(&byte).is_ok() && connection.read_exact(&mut byte).is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+fn greeted(at: SocketAddr) -> (TcpStream, u8) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut name = [0];
+    stream.read_exact(&mut name).unwrap();
+    (stream, name[0])
+}
+
+fn echoes(stream: &mut TcpStream) {
+    stream.write_all(b"x").unwrap();
+    let mut byte = [0];
+    stream.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+/// Who answers at a UDP port, asked until somebody does.
+fn asked(at: SocketAddr) -> u8 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect(at).unwrap();
+    let mut name = [0];
+    let answered = (0..40).any(|_| socket.send(b"?").is_ok() && socket.recv(&mut name).is_ok());
+    assert!(answered, "nobody answers");
+    name[0]
+}
+
+/// Waits until a port takes no connections: its task ends a moment after the command.
+fn until_closed(at: SocketAddr) {
+    let closed = (0..1_000).any(|_| {
+        thread::yield_now();
+        TcpStream::connect(at).is_err()
+    });
+    assert!(closed, "{at} still takes connections");
 }
 
 fn add_rules(operator: &Operator, rules: &str) {

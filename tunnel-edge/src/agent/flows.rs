@@ -9,6 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tunnel_carrier::{Flow, Relayed};
+use tunnel_daemon::udp;
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::MAX_PACKET;
 
@@ -18,8 +19,14 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// Packets that are taken from the socket before the flow has its turn.
 const BATCH: usize = 64;
 
-/// Moves packets both ways until the flow is over or nothing has passed for a while.
-pub(super) async fn relay(socket: &UdpSocket, mut flow: Flow, idle: Duration) -> Relayed {
+/// Moves packets both ways until the flow is over, nothing has passed for a while, or `cut` says why it is to break.
+pub(super) async fn relay(
+    socket: &UdpSocket,
+    mut flow: Flow,
+    idle: Duration,
+    cut: impl Future<Output = Refusal>,
+) -> Relayed {
+    let mut cut = std::pin::pin!(cut);
     let (mut sent, mut received) = (0, 0);
     let mut packets: Vec<Bytes> = Vec::with_capacity(2 * Flow::BATCH);
     let mut buffer = BytesMut::zeroed(MAX_PACKET);
@@ -38,6 +45,7 @@ pub(super) async fn relay(socket: &UdpSocket, mut flow: Flow, idle: Duration) ->
                 Reason::IdleTimeout,
                 format!("no packet passed for {} s", idle.as_secs()),
             )),
+            why = &mut cut => Err(why),
         };
         match moved {
             Ok(()) => due = Instant::now() + idle,
@@ -81,11 +89,7 @@ fn from_target(socket: &UdpSocket, flow: &Flow, buffer: &mut [u8], moved: &mut u
 }
 
 fn heard_refusal(socket: &UdpSocket) -> Result<(), Refusal> {
-    let heard = socket.try_io(Interest::ERROR, || match socket.take_error()? {
-        Some(error) => Ok(error),
-        None => Err(io::ErrorKind::WouldBlock.into()),
-    });
-    heard.map_or(Ok(()), |error| unless_refused(&error))
+    udp::heard_error(socket).map_or(Ok(()), |error| unless_refused(&error))
 }
 
 /// Other errors are of one packet, such as one that was too long for the way.

@@ -123,6 +123,8 @@ pub struct Agent {
 pub(crate) struct Shared {
     identity: Identity,
     settings: watch::Sender<Arc<Settings>>,
+    /// Rises whenever streams that run are to be judged by the settings in force.
+    enforced: watch::Sender<u64>,
     dialer: Dialer,
     state: watch::Sender<State>,
     /// The last certificate that the gateway did not accept, by its validity.
@@ -160,6 +162,7 @@ impl Agent {
             state: watch::Sender::new(State::new(identity.now())),
             identity,
             settings: watch::Sender::new(Arc::new(Settings::new(config))),
+            enforced: watch::Sender::new(0),
             dialer,
             rejected: watch::Sender::new(None),
             tasks: home.tasks,
@@ -192,8 +195,8 @@ impl Agent {
     }
 
     /// Puts another configuration in force, as far as a running agent can, and returns the generation of its settings.
-    /// Streams that run go on. Where none of its gateways is the one that is connected to, the agent lets the session end
-    /// with its streams and connects anew.
+    /// Streams that run go on until [`Self::enforce`]. Where none of its gateways is the one that is connected to, the
+    /// agent lets the session end with its streams and connects anew.
     pub async fn apply(&self, config: &Config) -> u64 {
         let before = Arc::clone(&self.shared.settings.borrow());
         let reconnect = before.gateways != config.gateways && !self.is_connected_to(config).await;
@@ -203,6 +206,11 @@ impl Agent {
             generation = settings.generation;
         });
         generation
+    }
+
+    /// Cuts the streams whose targets the settings in force do not allow.
+    pub fn enforce(&self) {
+        self.shared.enforced.send_modify(|times| *times += 1);
     }
 
     async fn is_connected_to(&self, config: &Config) -> bool {

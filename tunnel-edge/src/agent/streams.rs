@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::net::{TcpStream, UdpSocket};
 use tracing::{debug, info};
-use tunnel_carrier::{Answer, Incoming, Relayed, relay};
+use tunnel_carrier::{Answer, Incoming, Relayed, relay_until};
 use tunnel_model::{Protocol, Reason, Refusal};
 use tunnel_proto::Open;
 
 use super::{Shared, flows};
-use crate::targets::{dial, dial_udp};
+use crate::targets::{Reached, dial, dial_udp};
 
 /// The socket of a stream's target.
 enum Local {
@@ -28,22 +28,30 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         trace,
         ..
     } = open;
+    // First, or what is enforced while the target is dialled would pass it by.
+    let mut enforced = shared.enforced.subscribe();
     let settings = Arc::clone(&shared.settings.borrow());
     let dialling = async {
-        match protocol {
-            Protocol::Tcp => dial(&settings.targets, &target, &node).await.map(Local::Stream),
-            Protocol::Udp => dial_udp(&settings.targets, &target, &node).await.map(Local::Packets),
-        }
+        Ok(match protocol {
+            Protocol::Tcp => {
+                let Reached { socket, address } = dial(&settings.targets, &target, &node).await?;
+                (Local::Stream(socket), address)
+            }
+            Protocol::Udp => {
+                let Reached { socket, address } = dial_udp(&settings.targets, &target, &node).await?;
+                (Local::Packets(socket), address)
+            }
+        })
     };
-    let dialled = tokio::select! {
+    let dialled: Result<_, Refusal> = tokio::select! {
         dialled = dialling => dialled,
         () = answer.abandoned() => {
             debug!(%target, %principal, %trace, "the caller went away before the target answered");
             return shared.metrics.refused(Reason::Cancelled);
         }
     };
-    let local = match dialled {
-        Ok(local) => local,
+    let (local, address) = match dialled {
+        Ok(reached) => reached,
         Err(refusal) => {
             shared.metrics.refused(refusal.reason);
             let reason = refusal.reason;
@@ -56,9 +64,20 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         }
     };
     debug!(%target, %principal, %trace, "the target is there");
+    let lost = async {
+        loop {
+            // The sender lives in shared: waiting cannot fail.
+            let _ = enforced.changed().await;
+            let now = Arc::clone(&shared.settings.borrow());
+            if let Err(why) = now.targets.still_permits(&target, &settings.targets, address, &node) {
+                info!(%target, %principal, %trace, reason = %why.reason, "a stream is cut: the configuration does not allow it any more");
+                return why;
+            }
+        }
+    };
     let joined = match local {
-        Local::Stream(local) => join(&shared, local, answer).await,
-        Local::Packets(socket) => join_packets(&shared, &socket, answer).await,
+        Local::Stream(local) => join(&shared, local, answer, lost).await,
+        Local::Packets(socket) => join_packets(&shared, &socket, answer, lost).await,
     };
     match joined {
         Ok(Some(relayed)) => {
@@ -72,12 +91,21 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     }
 }
 
-/// Accepts a stream and joins it with its target; `None` if the process ended first.
-async fn join(shared: &Shared, mut local: TcpStream, answer: Answer) -> Result<Option<Relayed>, Refusal> {
+/// Accepts a stream and joins it with its target, until it has lost its right; `None` if the process ended first.
+async fn join(
+    shared: &Shared,
+    mut local: TcpStream,
+    answer: Answer,
+    lost: impl Future<Output = Refusal>,
+) -> Result<Option<Relayed>, Refusal> {
     let stream = answer.accept().await.inspect_err(|_| cut(&local))?;
     let _open = shared.metrics.stream_opened();
     let cutting = shared.tasks.cutting();
-    let relayed = cutting.run_until_cancelled(relay(&mut local, stream)).await;
+    // In its place: a future that is handed over is held twice and moved.
+    let relayed = tokio::select! {
+        relayed = relay_until(&mut local, stream, lost) => Some(relayed),
+        () = cutting.cancelled() => None,
+    };
     if relayed.as_ref().is_none_or(|relayed| relayed.end.is_err()) {
         cut(&local);
     }
@@ -85,12 +113,17 @@ async fn join(shared: &Shared, mut local: TcpStream, answer: Answer) -> Result<O
 }
 
 /// Likewise for a flow of packets.
-async fn join_packets(shared: &Shared, socket: &UdpSocket, answer: Answer) -> Result<Option<Relayed>, Refusal> {
+async fn join_packets(
+    shared: &Shared,
+    socket: &UdpSocket,
+    answer: Answer,
+    lost: impl Future<Output = Refusal>,
+) -> Result<Option<Relayed>, Refusal> {
     let flow = answer.accept_flow().await?;
     let _open = shared.metrics.stream_opened();
     let cutting = shared.tasks.cutting();
     Ok(cutting
-        .run_until_cancelled(flows::relay(socket, flow, flows::IDLE))
+        .run_until_cancelled(flows::relay(socket, flow, flows::IDLE, lost))
         .await)
 }
 

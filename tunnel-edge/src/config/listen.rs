@@ -14,6 +14,7 @@ use tunnel_daemon::{
     config::{ConfigError, Source},
     listen::require_local,
 };
+use tunnel_model::Protocol;
 
 use crate::outbound::RemoteService;
 
@@ -30,6 +31,9 @@ pub struct RawListen {
     /// That service: SERVICE.cloud or SERVICE.NODE
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<RemoteService>,
+    /// By which protocol clients and the service speak, tcp or udp; tcp unless set
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
 }
 
 /// A listener for one service beyond the gateway.
@@ -39,6 +43,8 @@ pub struct Listener {
     pub listen: SocketAddr,
     /// What they reach.
     pub service: RemoteService,
+    /// By what.
+    pub protocol: Protocol,
 }
 
 /// The tables as written, `[listen]` or `[[listen]]`.
@@ -60,6 +66,7 @@ impl RawListens {
             metrics: None,
             listen: Some(listener.listen),
             service: Some(listener.service.clone()),
+            protocol: (listener.protocol != Protocol::default()).then_some(listener.protocol),
         });
         let tables: Vec<_> = metrics.into_iter().chain(listeners).collect();
         let list = tables.len() > 1;
@@ -84,16 +91,26 @@ impl RawListens {
             }
             match (table.listen, table.service) {
                 (Some(listen), Some(service)) => {
-                    if listen.port() != 0 && listeners.iter().any(|other| other.listen == listen) {
+                    let protocol = table.protocol.unwrap_or_default();
+                    let same = |other: &Listener| other.listen == listen && other.protocol == protocol;
+                    if listen.port() != 0 && listeners.iter().any(same) {
                         return Err(source.invalid(&format!("{at}.listen"), format!("{listen} is taken by another")));
                     }
-                    listeners.push(Listener { listen, service });
+                    listeners.push(Listener {
+                        listen,
+                        service,
+                        protocol,
+                    });
                 }
                 (Some(_), None) => {
                     return Err(source.invalid(&format!("{at}.listen"), "it leads nowhere; add the key `service`"));
                 }
                 (None, Some(_)) => {
                     return Err(source.invalid(&format!("{at}.service"), "nobody can reach it; add the key `listen`"));
+                }
+                (None, None) if table.protocol.is_some() => {
+                    let why = "it belongs to a listener; add the keys `listen` and `service`";
+                    return Err(source.invalid(&format!("{at}.protocol"), why));
                 }
                 (None, None) => {}
             }

@@ -1,22 +1,23 @@
 //! Ways out of a site: local listeners, each for one service of the cloud side or of another edge.
 //!
-//! Every connection becomes a stream to the gateway, whose policy decides. Listeners stay while the tunnel is down;
-//! connections are reset then.
+//! Every connection becomes a stream to the gateway, and the packets of every client of UDP a flow; the gateway's policy
+//! decides. Listeners stay while the tunnel is down; connections are reset then, and packets lost.
 
 mod news;
+mod packets;
 mod service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::Interest,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 use tracing::{debug, info};
 use tunnel_carrier::{Stream, relay};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
-    listen,
+    listen, udp,
 };
 use tunnel_model::{Class, Protocol, Reason, Refusal, Target, TraceId};
 use tunnel_proto::Open;
@@ -37,28 +38,58 @@ const CONNECTIONS: usize = 64;
 pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
     service: RemoteService,
-    acceptor: Acceptor<TcpListener>,
+    port: Port,
+}
+
+#[derive(Debug)]
+enum Port {
+    Connections(Acceptor<TcpListener>),
+    Packets(UdpSocket),
 }
 
 /// Binds a listener. Needs a tokio runtime.
 pub(crate) fn bind(listener: &Listener, metrics: &AcceptMetrics) -> io::Result<Bound> {
-    let socket = listen::listen(listener.listen)?;
-    let address = socket.local_addr()?;
-    info!(listen = %address, service = %listener.service, "listening");
+    let (port, address) = match listener.protocol {
+        Protocol::Tcp => {
+            let socket = listen::listen(listener.listen)?;
+            let address = socket.local_addr()?;
+            let acceptor = Acceptor::new(socket, CONNECTIONS, metrics, "service");
+            (Port::Connections(acceptor), address)
+        }
+        Protocol::Udp => {
+            let socket = udp::bind(listener.listen)?;
+            let address = socket.local_addr()?;
+            (Port::Packets(socket), address)
+        }
+    };
+    info!(listen = %address, protocol = %listener.protocol, service = %listener.service, "listening");
     Ok(Bound {
         address,
         service: listener.service.clone(),
-        acceptor: Acceptor::new(socket, CONNECTIONS, metrics, "service"),
+        port,
     })
 }
 
-/// Serves connections until the agent stops.
-pub(crate) async fn run(shared: Arc<Shared>, mut bound: Bound) -> io::Result<()> {
+/// Serves clients until the agent stops.
+pub(crate) async fn run(shared: Arc<Shared>, bound: Bound) -> io::Result<()> {
+    let Bound { address, service, port } = bound;
+    let news = Arc::new(News::new(address, service.clone()));
+    match port {
+        Port::Connections(acceptor) => accept(shared, acceptor, service, news).await,
+        Port::Packets(socket) => packets::run(shared, socket, service, news).await,
+    }
+}
+
+async fn accept(
+    shared: Arc<Shared>,
+    mut acceptor: Acceptor<TcpListener>,
+    service: RemoteService,
+    news: Arc<News>,
+) -> io::Result<()> {
     let stopping = shared.tasks.stopping();
-    let news = Arc::new(News::new(bound.address, bound.service.clone()));
-    while let Some(accepted) = stopping.run_until_cancelled(bound.acceptor.accept()).await {
+    while let Some(accepted) = stopping.run_until_cancelled(acceptor.accept()).await {
         let accepted = accepted?;
-        let (serving, service, news) = (Arc::clone(&shared), bound.service.clone(), Arc::clone(&news));
+        let (serving, service, news) = (Arc::clone(&shared), service.clone(), Arc::clone(&news));
         let cutting = shared.tasks.cutting();
         shared.tasks.spawn(async move {
             let _permit = accepted.permit;
@@ -100,19 +131,24 @@ async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local:
 
 /// A stream to the service, which is there.
 async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Result<Stream, Refusal> {
-    let open = Open {
+    let open = header(service, Protocol::Tcp, trace);
+    let tunnel = shared.tunnel()?;
+    let mut stream = tunnel.open(&open, DIAL_DEADLINE).await?;
+    stream.established().await?;
+    Ok(stream)
+}
+
+/// What the gateway is asked for.
+fn header(service: &RemoteService, protocol: Protocol, trace: TraceId) -> Open {
+    Open {
         target: Target::Service(service.service.clone()),
-        protocol: Protocol::Tcp,
+        protocol,
         class: Class::default(),
         trace,
         // The gateway knows who this is.
         principal: String::new(),
         node: Some(service.node.clone()),
-    };
-    let tunnel = shared.tunnel()?;
-    let mut stream = tunnel.open(&open, DIAL_DEADLINE).await?;
-    stream.established().await?;
-    Ok(stream)
+    }
 }
 
 /// What somebody who reads the log can do about it.
@@ -120,6 +156,7 @@ fn hint(reason: Reason) -> &'static str {
     match reason {
         Reason::Denied => "the gateway needs a rule for this node and that service",
         Reason::UnknownService => "declare the service where it is to be, or correct its name",
+        Reason::BadRequest => "give the listener the protocol that the service has",
         Reason::Unauthenticated | Reason::Revoked => "the gateway does not know this node; join anew",
         _ => "connections are tried again as they come",
     }

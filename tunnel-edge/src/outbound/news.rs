@@ -39,10 +39,10 @@ impl News {
         if self.is_new(Some(reason)) {
             warn!(
                 %listen, %service, %trace, %reason, error = %why.message, hint = hint(reason),
-                "the service is not reached, connections are reset"
+                "the service is not reached, connections are reset and packets lost"
             );
         } else {
-            debug!(%listen, %service, %trace, %reason, error = %why.message, "a connection was reset");
+            debug!(%listen, %service, %trace, %reason, error = %why.message, "a client was refused");
         }
     }
 

@@ -1,8 +1,11 @@
 //! Another configuration for an agent that runs.
 //!
-//! A file is taken whole or not at all. What a running agent can take is in force at once and touches no stream that runs;
-//! what needs a restart is named. What may cut the edge off is on trial ([`Commit`]): it goes by itself unless it proves
-//! itself, also if the agent is restarted in between, for the last confirmed file is kept in the state directory.
+//! A file is taken whole or not at all. What a running agent can take is in force at once for whatever is opened; what needs
+//! a restart is named. What may cut the edge off is on trial ([`Commit`]): it goes by itself unless it proves itself, also
+//! if the agent is restarted in between, for the last confirmed file is kept in the state directory.
+//!
+//! Streams that run are judged by a configuration once it stays, confirmed or come back to: what is cut cannot be brought
+//! back, and the operator on trial may be behind one of them.
 //!
 //! | module | what |
 //! |---|---|
@@ -320,6 +323,7 @@ impl Reloader {
                     warn!(%error, "a restart will not find this configuration confirmed");
                 }
                 info!("configuration confirmed");
+                self.shared.agent.enforce();
             }
             Action::RollBack => {
                 inner.current = inner.confirmed.clone();
@@ -331,6 +335,8 @@ impl Reloader {
                     file = %self.shared.path.display(),
                     "configuration rolled back: it was not confirmed in time, the one before is in force; edit the file and reload"
                 );
+                // What only the other one allowed.
+                self.shared.agent.enforce();
             }
         }
         if let Phase::Pending { until, by } = inner.commit.phase() {

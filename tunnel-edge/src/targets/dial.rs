@@ -1,16 +1,13 @@
 //! Connects to a target that was judged.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use rustix::io::Errno;
 use tokio::{
     net::{TcpStream, UdpSocket, lookup_host},
     time::timeout,
 };
+use tunnel_daemon::udp;
 use tunnel_model::{HostPort, Protocol, Reason, Refusal, Target};
 
 use super::{Goal, Targets, not_allowed};
@@ -18,42 +15,40 @@ use super::{Goal, Targets, not_allowed};
 /// How long a target may take to be resolved and to answer.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A target that was connected to.
+#[derive(Debug)]
+pub struct Reached<S> {
+    /// The socket.
+    pub socket: S,
+    /// The address that was judged and dialled.
+    pub address: SocketAddr,
+}
+
 /// Judges a target and connects to it by TCP.
-pub async fn dial(targets: &Targets, target: &Target, node: &str) -> Result<TcpStream, Refusal> {
+pub async fn dial(targets: &Targets, target: &Target, node: &str) -> Result<Reached<TcpStream>, Refusal> {
     let dialled = async { first_of(&judge(targets, target, Protocol::Tcp, node).await?, node).await };
-    let target = in_time(target, node, dialled).await?;
+    let reached = in_time(target, node, dialled).await?;
     // Keystrokes are not to wait for acknowledgements. A socket that refuses this still works.
-    let _ = target.set_nodelay(true);
-    Ok(target)
+    let _ = reached.socket.set_nodelay(true);
+    Ok(reached)
 }
 
 /// Judges a target and gives it a UDP socket of its own, which hears nobody else.
 ///
 /// # Errors
 /// As [`dial`]; but whether anything listens there, only its answers can tell.
-pub async fn dial_udp(targets: &Targets, target: &Target, node: &str) -> Result<UdpSocket, Refusal> {
+pub async fn dial_udp(targets: &Targets, target: &Target, node: &str) -> Result<Reached<UdpSocket>, Refusal> {
     let connected = async {
         let mut refusal = no_address(node);
         for address in judge(targets, target, Protocol::Udp, node).await? {
-            match connect_udp(address).await {
-                Ok(socket) => return Ok(socket),
+            match udp::connect(address).await {
+                Ok(socket) => return Ok(Reached { socket, address }),
                 Err(error) => refusal = failed(&error, address, node),
             }
         }
         Err(refusal)
     };
     in_time(target, node, connected).await
-}
-
-async fn connect_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = if address.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(address).await?;
-    Ok(socket)
 }
 
 async fn in_time<T>(
@@ -111,11 +106,11 @@ async fn resolve(name: &HostPort, node: &str) -> Result<impl Iterator<Item = Soc
 }
 
 /// Tries the addresses in turn; the refusal is the last one's.
-async fn first_of(addresses: &[SocketAddr], node: &str) -> Result<TcpStream, Refusal> {
+async fn first_of(addresses: &[SocketAddr], node: &str) -> Result<Reached<TcpStream>, Refusal> {
     let mut refusal = no_address(node);
     for &address in addresses {
         match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(socket) => return Ok(Reached { socket, address }),
             Err(error) => refusal = failed(&error, address, node),
         }
     }
@@ -144,6 +139,8 @@ fn failed(error: &io::Error, address: SocketAddr, node: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tokio::net::TcpListener;
     use tunnel_model::{AllowList, Service};
 
@@ -154,7 +151,9 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (dialled, accepted) = tokio::join!(dial_service(address), listener.accept());
-        assert_eq!(dialled.unwrap().local_addr().unwrap(), accepted.unwrap().1);
+        let reached = dialled.unwrap();
+        assert_eq!(reached.address, address);
+        assert_eq!(reached.socket.local_addr().unwrap(), accepted.unwrap().1);
     }
 
     #[tokio::test]
@@ -190,8 +189,8 @@ mod tests {
             let refused = match protocol {
                 Protocol::Tcp => dial_udp(&targets, &target, "edge1").await.map(drop),
                 Protocol::Udp => {
-                    let socket = dial_udp(&targets, &target, "edge1").await.unwrap();
-                    assert_eq!(socket.peer_addr().unwrap(), address);
+                    let reached = dial_udp(&targets, &target, "edge1").await.unwrap();
+                    assert_eq!(reached.socket.peer_addr().unwrap(), address);
                     dial(&targets, &target, "edge1").await.map(drop)
                 }
             };
@@ -199,7 +198,7 @@ mod tests {
         }
     }
 
-    async fn dial_service(address: SocketAddr) -> Result<TcpStream, Refusal> {
+    async fn dial_service(address: SocketAddr) -> Result<Reached<TcpStream>, Refusal> {
         let service = Service {
             name: "web".parse().unwrap(),
             target: HostPort::from_ip(address.ip(), address.port()),

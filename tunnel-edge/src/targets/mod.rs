@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tunnel_model::{AllowList, HostPort, Protocol, Reason, Refusal, Service, ServiceName, Subnet, Target, is_local};
 
-pub use dial::{DIAL_DEADLINE, dial, dial_udp};
+pub use dial::{DIAL_DEADLINE, Reached, dial, dial_udp};
 
 /// The services, the allow list and the subnets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +80,33 @@ impl Targets {
             Target::UdpPort(port) => self.port(Protocol::Udp, *port, node),
             Target::Tcp(address) => self.address(Protocol::Tcp, address, node),
             Target::Udp(address) => self.address(Protocol::Udp, address, node),
+        }
+    }
+
+    /// Judges a target again, by what holds now: whether what was permitted `before`, and found at `address`, still is.
+    /// Nothing is resolved anew.
+    pub fn still_permits(
+        &self,
+        target: &Target,
+        before: &Self,
+        address: SocketAddr,
+        node: &str,
+    ) -> Result<(), Refusal> {
+        let (then, now) = (before.permit(target, node)?, self.permit(target, node)?);
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let still = match &now.goal {
+            Goal::Address(permitted) => *permitted == address,
+            Goal::IfAllowed(_) => self.allows(now.protocol, address.ip(), address.port()),
+            // A name that stands where it stood is the operator's word, wherever it led.
+            Goal::Declared(name) => {
+                let found = name.ip().map(|ip| SocketAddr::new(ip.to_canonical(), name.port()));
+                found == Some(address) || then.goal == now.goal
+            }
+        };
+        if still && then.protocol == now.protocol {
+            Ok(())
+        } else {
+            Err(not_allowed(node, then.protocol, &address.to_string()))
         }
     }
 
@@ -300,6 +327,135 @@ mod tests {
             judge(&targets, "udp:54").unwrap_err().message,
             "edge1 does not allow udp:127.0.0.1:54; add it to `allow` in its edge.toml"
         );
+    }
+
+    #[test]
+    fn what_was_reached_is_judged_again_by_what_holds_now() {
+        let service = |target: &str, protocol| Service {
+            name: "web".parse().unwrap(),
+            target: target.parse().unwrap(),
+            protocol,
+        };
+        let made = |services: &[Service], allow: &[&str], advertise: &[&str]| {
+            Targets::new(
+                services.to_vec(),
+                allow.iter().map(|rule| rule.parse().unwrap()).collect(),
+            )
+            .advertise(advertise.iter().map(|net| net.parse().unwrap()).collect())
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let none = made(&[], &[], &[]);
+        let named = [service("web.lan:80", tcp)];
+        for (target, address, before, now, still) in [
+            (
+                "port:80",
+                "127.0.0.1:80",
+                made(&[], &["127.0.0.1:80"], &[]),
+                none.clone(),
+                false,
+            ),
+            (
+                "port:80",
+                "127.0.0.1:80",
+                made(&[], &["127.0.0.1:80"], &[]),
+                made(&[], &["127.0.0.1:1-99"], &[]),
+                true,
+            ),
+            (
+                "port:80",
+                "127.0.0.1:80",
+                made(&[], &["127.0.0.1:80"], &[]),
+                made(&[], &["[::1]:80"], &[]),
+                false,
+            ),
+            (
+                "port:80",
+                "127.0.0.1:80",
+                made(&[], &["127.0.0.1:80"], &[]),
+                made(&[], &["udp:127.0.0.1:80"], &[]),
+                false,
+            ),
+            (
+                "port:80",
+                "127.0.0.1:80",
+                made(&[service("127.0.0.1:80", tcp)], &[], &[]),
+                made(&[], &["127.0.0.1:80"], &[]),
+                true,
+            ),
+            (
+                "service:web",
+                "127.0.0.1:80",
+                made(&[service("127.0.0.1:80", tcp)], &[], &[]),
+                none.clone(),
+                false,
+            ),
+            (
+                "service:web",
+                "127.0.0.1:80",
+                made(&[service("127.0.0.1:80", tcp)], &[], &[]),
+                made(&[service("127.0.0.1:81", tcp)], &[], &[]),
+                false,
+            ),
+            (
+                "service:web",
+                "127.0.0.1:80",
+                made(&[service("127.0.0.1:80", tcp)], &[], &[]),
+                made(&[service("127.0.0.1:80", udp)], &[], &[]),
+                false,
+            ),
+            (
+                "service:web",
+                "10.0.0.9:80",
+                made(&named, &[], &[]),
+                made(&named, &["10.0.0.9:1"], &[]),
+                true,
+            ),
+            (
+                "service:web",
+                "10.0.0.9:80",
+                made(&named, &[], &[]),
+                made(&[service("other.lan:80", tcp)], &[], &[]),
+                false,
+            ),
+            (
+                "service:web",
+                "10.0.0.9:80",
+                made(&named, &[], &[]),
+                made(&[service("10.0.0.9:80", tcp)], &[], &[]),
+                true,
+            ),
+            (
+                "tcp:web.lan:80",
+                "10.0.0.9:80",
+                made(&[], &["10.0.0.9:80"], &[]),
+                made(&[], &["10.0.0.0/24:80"], &[]),
+                true,
+            ),
+            (
+                "tcp:web.lan:80",
+                "10.0.0.9:80",
+                made(&[], &["10.0.0.0/24:80"], &[]),
+                made(&[], &["10.0.0.8:80"], &[]),
+                false,
+            ),
+            (
+                "tcp:10.42.3.7:80",
+                "10.42.3.7:80",
+                made(&[], &[], &["10.42.3.0/24"]),
+                made(&[], &[], &["10.42.4.0/24"]),
+                false,
+            ),
+            (
+                "tcp:10.42.3.7:80",
+                "10.42.3.7:80",
+                made(&[], &[], &["10.42.3.0/24"]),
+                made(&[], &[], &["10.42.0.0/16"]),
+                true,
+            ),
+        ] {
+            let judged = now.still_permits(&target.parse().unwrap(), &before, address.parse().unwrap(), "edge1");
+            assert_eq!(judged.is_ok(), still, "{target}: {before:?}, {now:?}: {judged:?}");
+        }
     }
 
     #[test]

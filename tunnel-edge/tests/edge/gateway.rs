@@ -32,9 +32,11 @@ pub(crate) struct Gateway {
     pub(crate) dir: tempfile::TempDir,
     state: Arc<State>,
     sessions: mpsc::Receiver<Session>,
+    admitted: mpsc::Sender<Session>,
 }
 
 struct State {
+    files: GatewayFiles,
     root: ClusterRoot,
     authority: Authority,
     grant: Mutex<TokenGrant>,
@@ -86,9 +88,7 @@ impl Gateway {
         let files = GatewayFiles::init(dir.path(), cluster, &["localhost".to_owned()], now().minus(30 * DAY)).unwrap();
         let authority = files.authority().unwrap();
         let root = authority.root().clone();
-        let tls = tls::server_config(&files.gateway().unwrap(), &root).unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls, &[7; 32], &Limits::gateway()).unwrap();
-        let address: GatewayAddr = server.local_addr().unwrap().to_string().parse().unwrap();
+        let (server, address) = listen(&files, &root);
         let token = JoinToken::generate(root.pin(), vec![address.clone()], &mut rand::rng()).unwrap();
         let grant = TokenGrant {
             key: token.secret().key(),
@@ -97,6 +97,7 @@ impl Gateway {
             name: name.map(|name| name.parse().unwrap()),
         };
         let state = Arc::new(State {
+            files,
             root,
             authority,
             grant: Mutex::new(grant),
@@ -106,14 +107,22 @@ impl Gateway {
             connections: AtomicUsize::new(0),
         });
         let (sender, sessions) = mpsc::channel(8);
-        tokio::spawn(accept(server, Arc::clone(&state), sender));
+        tokio::spawn(accept(server, Arc::clone(&state), sender.clone()));
         Self {
             address,
             token: token.to_string(),
             dir,
             state,
             sessions,
+            admitted: sender,
         }
+    }
+
+    /// Another gateway of the same cluster, whose sessions come out here too.
+    pub(crate) fn another(&self) -> GatewayAddr {
+        let (server, address) = listen(&self.state.files, &self.state.root);
+        tokio::spawn(accept(server, Arc::clone(&self.state), self.admitted.clone()));
+        address
     }
 
     /// The next session that an edge opens, once it has declared its services.
@@ -235,6 +244,13 @@ impl State {
             Err(refusal) => Reply::Refused(refusal),
         }
     }
+}
+
+fn listen(files: &GatewayFiles, root: &ClusterRoot) -> (Server, GatewayAddr) {
+    let tls = tls::server_config(&files.gateway().unwrap(), root).unwrap();
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls, &[7; 32], &Limits::gateway()).unwrap();
+    let address = server.local_addr().unwrap().to_string().parse().unwrap();
+    (server, address)
 }
 
 async fn accept(mut server: Server, state: Arc<State>, sessions: mpsc::Sender<Session>) {

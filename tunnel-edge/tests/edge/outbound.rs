@@ -2,10 +2,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
 };
+use tunnel_carrier::Flow;
 use tunnel_edge::{agent::Agent, config::Listener};
-use tunnel_model::{Reason, Refusal, Target};
+use tunnel_model::{Protocol, Reason, Refusal, Target};
 
 use crate::gateway::{Gateway, Session, soon};
 
@@ -83,6 +84,62 @@ async fn without_a_session_connections_are_reset_and_the_listener_stays() {
 }
 
 #[tokio::test]
+async fn each_client_of_a_udp_listener_has_a_flow_and_gets_its_own_answers() {
+    let mut gateway = Gateway::new();
+    let (agent, _state) = udp_edge(&gateway, "dns.edge2");
+    let mut session = gateway.session().await;
+    soon("the first pong", agent.connected()).await;
+    let mut flows = Vec::new();
+    for name in ["one", "two"] {
+        let client = client(&agent).await;
+        client.send(name.as_bytes()).await.unwrap();
+        let (open, answer) = next(&mut session).await;
+        assert_eq!((open.protocol, open.node.unwrap().as_str()), (Protocol::Udp, "edge2"));
+        assert_eq!(open.target, "service:dns".parse::<Target>().unwrap());
+        let mut flow = answer.accept_flow().await.unwrap();
+        assert_eq!(packets(&mut flow).await.unwrap(), [name.as_bytes()]);
+        flows.push((name, client, flow));
+    }
+    for (name, client, flow) in &mut flows {
+        for size in [0, 1_200, 9_000] {
+            client.send(&vec![1; size]).await.unwrap();
+            assert_eq!(packets(flow).await.unwrap(), [vec![1; size]]);
+        }
+        assert!(flow.send(name.as_bytes()));
+        let mut heard = [0; 16];
+        let heard = tokio::select! {
+            length = soon("the answer", client.recv(&mut heard)) => &heard[..length.unwrap()],
+            over = packets(flow) => panic!("{over:?}"),
+        };
+        assert_eq!(heard, name.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_flow_was_refused_is_tried_again_with_its_next_packet() {
+    let mut gateway = Gateway::new();
+    let (agent, _state) = udp_edge(&gateway, "dns");
+    let mut session = gateway.session().await;
+    soon("the first pong", agent.connected()).await;
+    let client = client(&agent).await;
+    client.send(b"one").await.unwrap();
+    let refusal = Refusal::new(Reason::Denied, "no rule");
+    next(&mut session).await.1.refuse(&refusal).await;
+    let again = async {
+        loop {
+            // What comes before the refusal belongs to the flow that is refused.
+            client.send(b"two").await.unwrap();
+            tokio::select! {
+                (_, answer) = next(&mut session) => return answer,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    };
+    let mut flow = soon("another flow", again).await.accept_flow().await.unwrap();
+    assert_eq!(packets(&mut flow).await.unwrap()[0], &b"two"[..]);
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_keeps_the_agent_from_starting() {
     let gateway = Gateway::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -95,16 +152,42 @@ async fn an_address_that_is_taken_keeps_the_agent_from_starting() {
 
 /// An enrolled edge that listens for clients of a service.
 fn edge(gateway: &Gateway, service: &str) -> (Agent, tempfile::TempDir) {
+    edge_with(gateway, listener("127.0.0.1:0".parse().unwrap(), service))
+}
+
+/// Likewise by UDP.
+fn udp_edge(gateway: &Gateway, service: &str) -> (Agent, tempfile::TempDir) {
+    let listener = Listener {
+        protocol: Protocol::Udp,
+        ..listener("127.0.0.1:0".parse().unwrap(), service)
+    };
+    edge_with(gateway, listener)
+}
+
+fn edge_with(gateway: &Gateway, listener: Listener) -> (Agent, tempfile::TempDir) {
     let state = gateway.enrolled(Duration::ZERO);
     let mut config = gateway.config(state.path(), &[]);
-    config.listeners = vec![listener("127.0.0.1:0".parse().unwrap(), service)];
+    config.listeners = vec![listener];
     (Agent::start(&config).unwrap(), state)
+}
+
+/// A client of the first listener.
+async fn client(agent: &Agent) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(agent.listening()[0]).await.unwrap();
+    socket
+}
+
+async fn packets(flow: &mut Flow) -> Result<Vec<bytes::Bytes>, Refusal> {
+    let mut packets = Vec::new();
+    soon("packets", flow.recv_many(&mut packets)).await.map(|()| packets)
 }
 
 fn listener(listen: SocketAddr, service: &str) -> Listener {
     Listener {
         listen,
         service: service.parse().unwrap(),
+        protocol: Protocol::Tcp,
     }
 }
 

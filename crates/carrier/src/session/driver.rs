@@ -1,13 +1,13 @@
 //! The one task that moves a session over a carrier: the control stream, new streams, time.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tunnel_model::{Offer, Reason, Refusal};
 use tunnel_proto::{Attach, Event, Prelude, StreamId};
@@ -52,6 +52,8 @@ pub struct Driver {
     control_recv: RecvStream,
     /// What the session wants written next on the control stream.
     writing: Option<Bytes>,
+    /// When the session is to be looked at; kept, because most steps change nothing about it.
+    alarm: Pin<Box<Sleep>>,
     /// Headers that are read, and streams that go on; they end with the driver.
     streams: JoinSet<()>,
     /// The one task that hands out datagrams; it goes with the driver.
@@ -102,6 +104,7 @@ impl Driver {
             control_send,
             control_recv,
             writing: None,
+            alarm: Box::pin(sleep_until(Instant::now())),
             streams: JoinSet::new(),
             datagrams: JoinSet::new(),
             incoming,
@@ -140,6 +143,12 @@ impl Driver {
             (writing, state.session.poll_timeout())
         });
         self.writing = writing;
+        let deadline = deadline.map(Instant::from_std);
+        if let Some(due) = deadline
+            && due != self.alarm.deadline()
+        {
+            self.alarm.as_mut().reset(due);
+        }
         let has_bytes = self.writing.is_some();
         let chunk = self.writing.as_mut().map(std::slice::from_mut).unwrap_or_default();
         let Self {
@@ -148,6 +157,7 @@ impl Driver {
             control_recv,
             shared,
             streams,
+            alarm,
             ..
         } = self;
         tokio::select! {
@@ -164,7 +174,7 @@ impl Driver {
                 Err(refusal) => Step::Lost(refusal),
             },
             () = shared.changed.notified() => Step::Look,
-            () = sleep_until(deadline.map_or_else(far_away, Instant::from_std)), if deadline.is_some() => Step::Look,
+            () = alarm, if deadline.is_some() => Step::Look,
             Some(_) = streams.join_next() => Step::Look,
         }
     }
@@ -288,6 +298,7 @@ async fn read_header(
                 stream: Box::new(stream),
             };
             // Nobody takes streams any more: dropping it refuses it.
+            let open = Box::new(open);
             let _ = incoming.send(Incoming { open, answer }).await;
         }
         Ok(tunnel_proto::Incoming::Resumed(attach)) => {
@@ -386,8 +397,4 @@ async fn go_on(shared: &Shared, carrier: u64, attach: Attach, mut send: SendStre
             _ => send.finish(),
         }
     });
-}
-
-fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 3600)
 }

@@ -44,13 +44,12 @@ const STREAM_READ: usize = 16 * 1024;
 pub struct Flow {
     stream: Stream,
     sender: FlowSender,
-    /// What came as datagrams.
-    datagrams: mpsc::Receiver<Bytes>,
+    /// What comes as datagrams.
+    route: Route,
     /// What is to go out on the stream.
     large: mpsc::Receiver<Bytes>,
     writing: Bytes,
     reader: PacketReader,
-    _route: Route,
 }
 
 /// Sends packets on a flow. Clones send on the same one.
@@ -72,7 +71,7 @@ struct State {
 impl Flow {
     pub(super) fn new(stream: Stream, stands: bool) -> Self {
         let (id, shared) = (stream.id(), stream.shared());
-        let (route, datagrams) = Route::new(Arc::clone(&shared), id);
+        let route = Route::new(Arc::clone(&shared), id);
         let (sender, large) = mpsc::channel(MAX_LARGE);
         let state = State {
             stands: AtomicBool::new(stands),
@@ -86,11 +85,10 @@ impl Flow {
                 large: sender,
                 state: Arc::new(state),
             },
-            datagrams,
+            route,
             large,
             writing: Bytes::new(),
             reader: PacketReader::default(),
-            _route: route,
         }
     }
 
@@ -131,7 +129,7 @@ impl Flow {
         }
         // The stream first, or a flood of datagrams would hide what it says.
         let over = self.poll_stream(cx, packets);
-        let arrived = self.datagrams.poll_recv_many(cx, packets, Self::BATCH);
+        let arrived = self.route.poll_recv_many(cx, packets, Self::BATCH);
         if arrived.is_ready() { Poll::Ready(Ok(())) } else { over }
     }
 

@@ -279,22 +279,21 @@ fn priority(class: Class) -> i32 {
 /// A stream that the peer wants to open. Dropping it refuses it.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What it is for.
-    pub open: Open,
+    /// What it is for. Apart, as the stream is: a queue sets aside room for many of these on each connection.
+    pub open: Box<Open>,
     answer: Answer,
 }
 
 impl Incoming {
     /// What it is for, and the means to answer.
     pub fn into_parts(self) -> (Open, Answer) {
-        (self.open, self.answer)
+        (*self.open, self.answer)
     }
 }
 
 /// Answers a stream that the peer wants to open.
 #[derive(Debug)]
 pub struct Answer {
-    /// Apart, because a queue sets aside room for many of these on each connection.
     stream: Box<Stream>,
 }
 

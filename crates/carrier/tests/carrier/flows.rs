@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tunnel_carrier::{Flow, quic::Limits};
 use tunnel_model::{Protocol, Reason, Refusal};
 use tunnel_proto::{Open, StreamId, encode_datagram};
@@ -104,6 +105,49 @@ async fn t2_datagrams_for_unknown_flows_are_dropped_and_counted() {
     // The session is none the worse.
     soon("a pong", edge.tunnel.ping()).await.unwrap();
     assert_eq!(gateway.tunnel.open_streams(), 0);
+}
+
+/// T2: what waits for the readers of flows is bounded for all flows of a session together, however large the packets are.
+#[tokio::test]
+async fn t2_flows_that_nobody_reads_hold_half_a_mebibyte_and_no_more() {
+    const SIZE: usize = 1000;
+    let mut pair = Pair::new().await;
+    let mut flows = Vec::new();
+    for _ in 0..4 {
+        flows.push(stand(&mut pair).await);
+    }
+    // As many as all four would hold if only their number counted.
+    for round in 0..256 {
+        for (near, _) in &flows {
+            near.send(&[1; SIZE]);
+        }
+        if round % 8 == 0 {
+            soon("a pong, behind the packets", pair.gateway.tunnel.ping())
+                .await
+                .unwrap();
+        }
+    }
+    soon("drops", async {
+        while pair.edge.tunnel.status().unwrap().dropped_packets < 256 {
+            flows[0].0.send(&[1; SIZE]);
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut held = Vec::new();
+    for (_, far) in &mut flows {
+        while let Some(Ok(())) = far.recv_many(&mut held).now_or_never() {}
+    }
+    let bytes = held.len() * SIZE;
+    assert!((400_000..512 * 1024).contains(&bytes), "{bytes} bytes waited");
+    // What was read makes room.
+    let (near, far) = &mut flows[3];
+    soon("a packet", async {
+        near.send(b"now");
+        far.recv_many(&mut held).await.unwrap();
+    })
+    .await;
+    assert_eq!(held.last().unwrap(), "now");
 }
 
 /// R1: a reader that is slow loses packets of its own flow, and of no other.

@@ -2,8 +2,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use tunnel_carrier::relay;
-use tunnel_model::Reason;
+use tunnel_carrier::{relay, relay_until};
+use tunnel_model::{Reason, Refusal};
 
 use crate::cluster::{Pair, hash, noise, soon};
 
@@ -70,6 +70,27 @@ async fn a_caller_that_goes_away_breaks_the_relay() {
     drop(near);
     let far = soon("the relay", far).await.unwrap();
     assert_eq!(far.end.unwrap_err().reason, Reason::Cancelled);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_cut_breaks_both_sides_and_says_why() {
+    let mut pair = Pair::new().await;
+    let (mut near, far) = pair.stream().await;
+    let (mut target, mut at_edge) = connected().await;
+    let (cut, cutting) = tokio::sync::oneshot::channel();
+    let far = tokio::spawn(async move {
+        let cut = async { cutting.await.unwrap() };
+        relay_until(&mut at_edge, far, cut).await
+    });
+    near.write_all(b"x").await.unwrap();
+    let mut heard = [0];
+    soon("a byte", target.read_exact(&mut heard)).await.unwrap();
+    cut.send(Refusal::new(Reason::NotAllowed, "no more")).unwrap();
+    let far = soon("the relay", far).await.unwrap();
+    assert_eq!((far.end.unwrap_err().reason, far.received), (Reason::NotAllowed, 1));
+    let error = soon("a break", near.read_to_end(&mut Vec::new())).await.unwrap_err();
+    let told = error.into_inner().unwrap().downcast::<Refusal>().unwrap();
+    assert_eq!(told.reason, Reason::NotAllowed);
 }
 
 async fn connected() -> (TcpStream, TcpStream) {

@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_critical_task_that_is_taken_back_stops_nothing_and_is_not_waited_for() {
+        let (tasks, signals, start) = started(&[]);
+        let taken_back = tokio_util::sync::CancellationToken::new();
+        let never = std::future::pending::<Result<(), String>>();
+        tasks.spawn_critical_until("forward", taken_back.clone(), never);
+        taken_back.cancel();
+        let mut running = std::pin::pin!(run(&tasks, signals, DEADLINES));
+        let second = Duration::from_secs(1);
+        tokio::time::timeout(second, &mut running).await.unwrap_err();
+        tasks.stop();
+        running.await.unwrap();
+        assert_eq!(start.elapsed(), second);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_critical_task_that_will_not_flush_is_named() {
         let (tasks, signals, start) = started(&["SIGTERM"]);
         tasks.spawn_critical("audit log", std::future::pending::<Result<(), String>>());

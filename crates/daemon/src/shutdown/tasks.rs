@@ -76,15 +76,30 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
+        self.spawn_critical_until(name, CancellationToken::new(), task);
+    }
+
+    /// As [`Self::spawn_critical`], for a task that the process may do without once it is taken back; it is dropped then.
+    pub fn spawn_critical_until<E: Display>(
+        &self,
+        name: &'static str,
+        taken_back: CancellationToken,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
         let id = self.register().add(name);
         let shared = Arc::clone(&self.shared);
         // A task of its own catches the panic that a future within this one would take along.
-        let running = self
-            .shared
-            .critical
-            .spawn(async move { task.await.map_err(|error| error.to_string()) });
+        let until = taken_back.clone();
+        let running = self.shared.critical.spawn(async move {
+            let ended = until.run_until_cancelled_owned(task).await;
+            ended.unwrap_or(Ok(())).map_err(|error| error.to_string())
+        });
         self.shared.critical.spawn(async move {
             let reason = match running.await {
+                Ok(Ok(())) if taken_back.is_cancelled() => {
+                    shared.register().running.remove(&id);
+                    return;
+                }
                 Ok(Ok(())) => "it returned".to_owned(),
                 Ok(Err(reason)) => reason,
                 Err(error) => match error.try_into_panic() {

@@ -6,28 +6,23 @@
 #[path = "../../../../tests/fuzz/src/proto.rs"]
 #[allow(unreachable_pub, reason = "public in the crate of the fuzz targets")]
 mod fuzz_targets;
+#[path = "../../../../tests/fuzz/src/replay.rs"]
+#[allow(unreachable_pub, reason = "the same for every crate")]
+mod replay;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{Control, Hello, Open, Position, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
 
 use crate::pair::hello;
 use fuzz_targets::TARGETS;
+use replay::{folder, replay};
 
 /// B2
 #[test]
 fn no_target_falls_over_its_corpus_or_any_truncation_of_it() {
-    for (name, target) in TARGETS {
-        let files: Vec<_> = fs::read_dir(folder(name)).unwrap().map(|f| f.unwrap().path()).collect();
-        assert!(files.len() >= 3, "{name} has hardly a corpus");
-        for file in files {
-            let bytes = fs::read(&file).unwrap();
-            for end in 0..=bytes.len() {
-                target(&bytes[..end]);
-            }
-        }
-    }
+    replay(TARGETS, 3);
 }
 
 #[test]
@@ -54,12 +49,6 @@ fn no_truncation_of_a_frame_is_that_frame() {
             assert!(prelude.split().unwrap().is_err(), "{message:?} is whole at {end}");
         }
     }
-}
-
-fn folder(target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fuzz/corpus")
-        .join(target)
 }
 
 /// Target, file name, content.

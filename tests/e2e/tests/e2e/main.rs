@@ -17,5 +17,6 @@ mod outbound;
 mod rights;
 
 // Helpers.
+mod dns;
 mod stream;
 mod world;

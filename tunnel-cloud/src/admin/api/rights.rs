@@ -99,6 +99,32 @@ pub struct StreamView {
     pub trace: TraceId,
 }
 
+/// `GET /v1/streams/sample`: what passes in a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Streams that are open.
+    pub streams: usize,
+    /// The busiest first.
+    pub rows: Vec<SampleRow>,
+}
+
+/// The open streams that have one thing in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleRow {
+    /// What kind of thing: `node`, `class` or `principal`.
+    pub by: String,
+    /// Which.
+    pub name: String,
+    /// How many they are.
+    pub streams: usize,
+    /// Bytes a second from callers to targets.
+    pub up_per_second: u64,
+    /// Bytes a second from targets to callers.
+    pub down_per_second: u64,
+    /// Bytes of these streams so far.
+    pub bytes: u64,
+}
+
 /// `POST /v1/streams/kill`: the streams that are all of what is said.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

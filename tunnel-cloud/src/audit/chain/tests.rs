@@ -139,8 +139,8 @@ fn chain(what: &[&str]) -> Vec<Vec<u8>> {
             event: "said",
             what: (*what).to_owned(),
         };
-        let (mut line, next) = head.next("T", &event).unwrap();
-        head = next;
+        let mut line = Vec::new();
+        head = head.next("T", &event, &mut line).unwrap();
         assert_eq!(line.pop(), Some(b'\n'));
         line
     };

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
 
 use super::*;
-use crate::audit::verify::verify_dir;
+use crate::audit::{clock::Clock, verify::verify_dir};
 
 const SIZE: Size = Size { file: 2000, files: 3 };
 
@@ -141,7 +141,8 @@ fn append(log: &mut Log, what: &str) {
         bytes: 0,
         sha256: log.head().hash,
     };
-    log.append("2026-01-01T00:00:00.000Z", &event).unwrap();
+    let time = Clock::new().now();
+    log.append([(time, &event)].into_iter()).unwrap();
 }
 
 fn is_good(dir: &Path) -> bool {

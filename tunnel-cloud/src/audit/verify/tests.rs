@@ -72,9 +72,7 @@ impl Written {
         for first in [1, 4, 7] {
             let mut text = Vec::new();
             for what in ["one", "two", "three"] {
-                let (line, next) = head.next("T", &serde_json::json!({ "event": what })).unwrap();
-                text.extend(line);
-                head = next;
+                head = head.next("T", &serde_json::json!({ "event": what }), &mut text).unwrap();
             }
             fs::write(LogFile::in_dir(dir.path(), first).path, text).unwrap();
         }

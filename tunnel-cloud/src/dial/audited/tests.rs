@@ -17,7 +17,7 @@ use crate::{
 async fn a_stream_is_on_record_from_grant_to_end_with_its_bytes() {
     let world = World::new();
     let (mut stream, mut target) = world.open();
-    assert_eq!(world.records().len(), 1, "before a byte has passed");
+    assert_eq!(world.on_file().len(), 1, "before a byte has passed");
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
     target.write_all(b"hi").await.unwrap();
@@ -116,6 +116,11 @@ impl World {
     }
 
     fn records(&self) -> Vec<Value> {
+        self.audit.sync().unwrap();
+        self.on_file()
+    }
+
+    fn on_file(&self) -> Vec<Value> {
         let (_, lines) = Tail::open(self.dir.path(), usize::MAX).unwrap();
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ingress::{
     Dialled,
-    client::{Client, READ, broken},
+    client::{Client, READ, broken, discard},
     halves,
 };
 
@@ -28,7 +28,7 @@ use crate::ingress::{
 const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// How much a target may still send meanwhile, in bytes.
-const RETIREMENT_BYTES: u64 = 16 * 1024;
+const RETIREMENT_BYTES: usize = 16 * 1024;
 
 /// A stream to a target that takes one request after the other, all of one principal: rights were checked when it was
 /// opened.
@@ -94,7 +94,7 @@ impl<S: Dialled> Backend<S> {
     pub(super) async fn retire(mut self) {
         let ended = async {
             self.write.shutdown().await?;
-            tokio::io::copy(&mut (&mut self.read).take(RETIREMENT_BYTES), &mut tokio::io::sink()).await
+            discard(&mut self.read, RETIREMENT_BYTES).await
         };
         // A target that does not end in turn gets a reset.
         let _ = timeout(RETIREMENT, ended).await;

@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -19,10 +20,17 @@ use crate::link::Connection;
 /// Datagrams that are handed out before other tasks have their turn; below what a flow may have waiting.
 const BATCH: usize = 64;
 
+/// How much of datagrams may wait for the readers of a session's flows, in bytes; beyond it, those that arrive are dropped.
+const MAX_WAITING_BYTES: usize = 512 * 1024;
+/// What a packet that waits takes beside its bytes.
+const PER_PACKET: usize = 64;
+
 /// The flows of a session, by id.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Routes {
     flows: Mutex<HashMap<StreamId, mpsc::Sender<Bytes>>>,
+    /// Bytes that wait, of all flows together.
+    waiting: AtomicUsize,
     dropped: AtomicU64,
 }
 
@@ -46,33 +54,66 @@ impl Routes {
     fn hand_out(&self, datagrams: &mut Vec<Bytes>) {
         let flows = self.lock();
         for datagram in datagrams.drain(..) {
-            let taken =
-                decode_datagram(datagram).and_then(|(id, packet)| flows.get(&id).map(|flow| flow.try_send(packet)));
-            if !matches!(taken, Some(Ok(()))) {
+            let taken = decode_datagram(datagram)
+                .is_some_and(|(id, packet)| flows.get(&id).is_some_and(|to| self.give(to, &packet)));
+            if !taken {
                 self.dropped();
             }
         }
     }
+
+    fn give(&self, to: &mpsc::Sender<Bytes>, packet: &[u8]) -> bool {
+        let size = packet.len() + PER_PACKET;
+        // Only this task adds.
+        if self.waiting.load(Ordering::Relaxed) + size > MAX_WAITING_BYTES {
+            return false;
+        }
+        let Ok(room) = to.try_reserve() else {
+            return false;
+        };
+        self.waiting.fetch_add(size, Ordering::Relaxed);
+        // Copied: the packet is a slice of all that the kernel gave with it, and would hold on to 64 KiB of that.
+        room.send(Bytes::copy_from_slice(packet));
+        true
+    }
+
+    fn taken(&self, packets: &[Bytes]) {
+        let size = packets.iter().map(|packet| packet.len() + PER_PACKET).sum();
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
+    }
 }
 
-/// A flow's place in [`Routes`] until it is dropped.
+/// A flow's place in [`Routes`] until it is dropped, and the datagrams that came for it.
 #[derive(Debug)]
 pub(super) struct Route {
     shared: Arc<Shared>,
     id: StreamId,
+    arrived: mpsc::Receiver<Bytes>,
 }
 
 impl Route {
-    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> (Self, mpsc::Receiver<Bytes>) {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        let (sender, arrived) = mpsc::channel(MAX_WAITING);
         shared.routes.lock().insert(id, sender);
-        (Self { shared, id }, receiver)
+        Self { shared, id, arrived }
+    }
+
+    /// Waits for packets and adds so many to `packets` at most.
+    pub(super) fn poll_recv_many(&mut self, cx: &mut Context<'_>, packets: &mut Vec<Bytes>, most: usize) -> Poll<()> {
+        let before = packets.len();
+        ready!(self.arrived.poll_recv_many(cx, packets, most));
+        self.shared.routes.taken(&packets[before..]);
+        Poll::Ready(())
     }
 }
 
 impl Drop for Route {
     fn drop(&mut self) {
         self.shared.routes.lock().remove(&self.id);
+        // Nobody sends any more.
+        while let Ok(packet) = self.arrived.try_recv() {
+            self.shared.routes.taken(&[packet]);
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use anyhow::Context;
 use serde_json::Value;
 use tunnel_e2e::{Nat, Need, Process, Site, built, require, run};
 
-use crate::world::{Edge, SOON, World, stdout_of, stop};
+use crate::dns;
+use crate::world::{Edge, SOON, World, stop};
 
 /// A DNS server on an edge, and the port of the gateway that leads to it.
 const DNS: u16 = 8_353;
@@ -17,44 +18,14 @@ const MEASURE: u16 = 7_201;
 async fn dig_asks_a_dns_server_behind_a_nat_and_gets_answers_larger_than_packets() -> anyhow::Result<()> {
     require!(Need::Lab, Need::Program("dig"), Need::Program("dnsmasq"));
     let (mut world, edge) = forwarding(&format!("udp:{DNS}"), &[(FORWARD, DNS, "udp")]).await?;
-    let text = "x".repeat(250);
-    let host = world.lab.host(&edge.host);
-    let mut server = host.command("dnsmasq");
-    server.args([
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--user=root",
-    ]);
-    server.args([
-        "--listen-address=127.0.0.1",
-        "--bind-interfaces",
-        "--edns-packet-max=4096",
-        "--pid-file=",
-    ]);
-    server.args([&format!("--port={DNS}"), "--address=/small.example/192.0.2.7"]);
-    server.args((0..12).map(|n| format!("--txt-record=large.example,{n}{text}")));
-    let server = Process::spawn("dnsmasq", server, world.logs())?;
-    host.wait_for_port(([127, 0, 0, 1], DNS).into(), SOON).await?;
+    let server = dns::serve(&world, world.lab.host(&edge.host), DNS, "192.0.2.7").await?;
     world.keep(server);
 
-    let ask = async |port: u16, question: &[&str]| {
-        let mut dig = world.client().command("dig");
-        dig.args([
-            &format!("@{}", world.gw().addr()),
-            "-p",
-            &port.to_string(),
-            "+ignore",
-            "+bufsize=4096",
-        ]);
-        dig.args(["+tries=3", "+time=3"]).args(question);
-        run(dig, SOON).await
-    };
-    let answer = ask(FORWARD, &["+short", "small.example", "A"]).await?;
-    assert_eq!(stdout_of(&answer)?, "192.0.2.7");
-    let answer = stdout_of(&ask(FORWARD, &["large.example", "TXT"]).await?)?;
-    assert_eq!(answer.matches(&text).count(), 12, "{answer}");
+    let gw = world.gw().addr().to_string();
+    let answer = dns::dig(world.client(), &gw, FORWARD, &["+short", "small.example", "A"]).await?;
+    assert_eq!(answer, "192.0.2.7");
+    let answer = dns::dig(world.client(), &gw, FORWARD, &["large.example", "TXT"]).await?;
+    assert_eq!(answer.matches(&dns::text()).count(), 12, "{answer}");
     let size = answer.split("MSG SIZE  rcvd: ").nth(1).context("no size")?;
     assert!(size.trim().parse::<usize>()? > 3_000, "{answer}");
 
@@ -65,10 +36,9 @@ async fn dig_asks_a_dns_server_behind_a_nat_and_gets_answers_larger_than_packets
     let forward = Process::spawn("forward", command, world.logs())?;
     let line = forward.wait_for_line("leads to", SOON).await?;
     let local = line.split(' ').next().context("no address")?.to_owned();
-    let port = local.rsplit(':').next().context("no port")?;
-    let mut dig = world.gw().command("dig");
-    dig.args(["@127.0.0.1", "-p", port, "+short", "small.example", "A"]);
-    assert_eq!(stdout_of(&run(dig, SOON).await?)?, "192.0.2.7");
+    let port = local.rsplit(':').next().context("no port")?.parse()?;
+    let answer = dns::dig(world.gw(), "127.0.0.1", port, &["+short", "small.example", "A"]).await?;
+    assert_eq!(answer, "192.0.2.7");
     Ok(())
 }
 

@@ -1,15 +1,15 @@
 use std::fs;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use nix::sys::signal::Signal;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
 use tunnel_e2e::{Nat, Need, Service, Site, require};
 
+use crate::stream::head;
 use crate::world::{SOON, World};
 
 const URL: &str = "http://edge1:8080/";
@@ -50,17 +50,15 @@ async fn a_token_of_an_identity_provider_opens_exactly_what_its_user_may_reach()
     let x = URL_SAFE_NO_PAD.encode(key.der_bytes());
     let keys = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": x}]});
     fs::write(world.lab.dir().join("jwks.json"), keys.to_string())?;
-    let mut config = OpenOptions::new().append(true).open(world.config())?;
-    write!(
-        config,
-        "\n[[oidc]]\nissuer = \"https://idp.example\"\naudience = \"tunnel\"\njwks = {:?}\n\
+    let before = fs::read_to_string(world.config())?;
+    let with_issuer = format!(
+        "{before}\n[[oidc]]\nissuer = \"https://idp.example\"\naudience = \"tunnel\"\njwks = {:?}\n\
          \n[[rule]]\nsubjects = [\"user:oidc-alice\"]\nnodes = \"edge1\"\ntargets = [\"tcp:8080\"]\n",
         world.lab.dir().join("jwks.json")
-    )?;
-    world.gateway.signal(Signal::SIGTERM)?;
-    world.gateway.wait_for_exit(SOON).await?;
-    world.restart_gateway().await?;
-    world.wait_for_state("edge1", "online", SOON).await?;
+    );
+    fs::write(world.config(), with_issuer)?;
+    let reloaded = world.cloud_json(&["reload"]).await?;
+    ensure!(reloaded["applied"] == json!(["oidc", "rule"]), "{reloaded}");
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let token = |sub: &str, exp: u64| -> anyhow::Result<String> {
@@ -93,5 +91,24 @@ async fn a_token_of_an_identity_provider_opens_exactly_what_its_user_may_reach()
         let status = String::from_utf8(world.curl_ok(&args).await?)?;
         ensure!(status == expected, "{sub} {port}: {status} instead of {expected}");
     }
+
+    // Without the issuer the token is worth nothing, and what was opened by it is cut.
+    let mut stream = BufReader::new(world.client().connect(world.proxy()).await?);
+    let request = format!(
+        "CONNECT edge1:8080 HTTP/1.1\r\nHost: edge1:8080\r\nProxy-Authorization: Bearer {}\r\n\r\n",
+        token("alice", now + 600)?
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let answer = head(&mut stream).await?;
+    ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let rule = "\n[[rule]]\nsubjects = [\"user:oidc-alice\"]\nnodes = \"edge1\"\ntargets = [\"tcp:8080\"]\n";
+    fs::write(world.config(), before + rule)?;
+    let reloaded = world.cloud_json(&["reload"]).await?;
+    ensure!(reloaded["applied"] == json!(["oidc"]), "{reloaded}");
+    timeout(SOON, stream.read_u8()).await?.unwrap_err();
+    let mut stream = BufReader::new(world.client().connect(world.proxy()).await?);
+    stream.write_all(request.as_bytes()).await?;
+    let answer = head(&mut stream).await?;
+    ensure!(answer.starts_with("HTTP/1.1 407 "), "{answer}");
     Ok(())
 }
