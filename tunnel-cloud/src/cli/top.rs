@@ -14,7 +14,7 @@ use tunnel_daemon::{
 };
 
 use super::gateway::Gateway;
-use crate::admin::api::{StreamList, StreamView};
+use crate::admin::api::{StreamList, StreamState, StreamView};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +28,8 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 struct Sample {
     /// Streams that are open.
     streams: usize,
+    /// How many of them wait for their node to connect again.
+    waiting: usize,
     /// The busiest first.
     rows: Vec<Row>,
 }
@@ -39,6 +41,7 @@ struct Row {
     by: &'static str,
     name: String,
     streams: usize,
+    waiting: usize,
     /// Bytes a second from callers to targets.
     up_per_second: u64,
     /// Bytes a second from targets to callers.
@@ -61,7 +64,7 @@ pub(super) async fn run(gateway: &Gateway, once: bool, format: OutputFormat) -> 
                 if std::io::stdout().is_terminal() {
                     output::data(CLEAR)?;
                 }
-                output::data(&format!("{} streams open", sample.streams))?;
+                output::data(&format!("{} streams open, {} waiting", sample.streams, sample.waiting))?;
                 format.emit(&sample, |sample| table(sample, SHOWN))?;
             }
         }
@@ -90,11 +93,13 @@ fn sample(before: &StreamList, now: &StreamList, elapsed: Duration) -> Sample {
                 by,
                 name,
                 streams: 0,
+                waiting: 0,
                 up_per_second: 0,
                 down_per_second: 0,
                 bytes: 0,
             });
             row.streams += 1;
+            row.waiting += usize::from(waits(stream));
             row.up_per_second += stream.bytes_up.saturating_sub(up);
             row.down_per_second += stream.bytes_down.saturating_sub(down);
             row.bytes += stream.bytes_up + stream.bytes_down;
@@ -109,18 +114,24 @@ fn sample(before: &StreamList, now: &StreamList, elapsed: Duration) -> Sample {
     rows.sort_by_key(|row| std::cmp::Reverse((row.up_per_second + row.down_per_second, row.bytes, row.streams)));
     Sample {
         streams: now.streams.len(),
+        waiting: now.streams.iter().filter(|stream| waits(stream)).count(),
         rows,
     }
 }
 
+fn waits(stream: &StreamView) -> bool {
+    stream.state == StreamState::Waiting
+}
+
 fn table(sample: &Sample, most: usize) -> Table {
-    let mut table = Table::new(["by", "name", "streams", "up/s", "down/s", "bytes"]);
+    let mut table = Table::new(["by", "name", "streams", "waiting", "up/s", "down/s", "bytes"]);
     for by in ["node", "class", "principal"] {
         for row in sample.rows.iter().filter(|row| row.by == by).take(most) {
             table.row([
                 row.by,
                 &row.name,
                 &row.streams.to_string(),
+                &row.waiting.to_string(),
                 &short(row.up_per_second),
                 &short(row.down_per_second),
                 &short(row.bytes),
@@ -172,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn streams_that_wait_are_counted_apart() {
+        let mut waiting = stream(2, "bob", "b", 0, 0);
+        waiting.state = StreamState::Waiting;
+        let now = StreamList {
+            streams: vec![stream(1, "alice", "a", 0, 0), waiting],
+        };
+        let sample = sample(&now, &now, Duration::from_secs(1));
+        assert_eq!((sample.streams, sample.waiting), (2, 1));
+        let waiting: Vec<_> = sample.rows.iter().filter(|row| row.waiting == 1).collect();
+        let mut names: Vec<_> = waiting.iter().map(|row| row.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["api", "b", "bob"]);
+    }
+
+    #[test]
     fn numbers_are_short() {
         for (bytes, text) in [
             (0, "0 B"),
@@ -197,6 +223,8 @@ mod tests {
             bytes_up,
             bytes_down,
             trace: TraceId::from_bytes([1; 16]),
+            state: StreamState::Running,
+            waiting_since: None,
         }
     }
 }

@@ -46,6 +46,9 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// How many streams they have at least: kubectl may have two.
+    pub(super) const COUNT: usize = 4;
+
     /// Starts servers behind the edge, and the clients; each has had an answer when this returns.
     pub(super) async fn start(world: &mut World, edge: &Edge) -> anyhow::Result<Self> {
         let keys = Keys::new(world.lab.dir()).await?;

@@ -3,7 +3,8 @@ mod clients;
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::Value;
 use tokio::time::timeout;
 use tunnel_e2e::lab::LabSite;
 use tunnel_e2e::{Nat, Need, Service, Site, require};
@@ -32,6 +33,11 @@ async fn n2_ssh_curl_kubectl_and_a_websocket_go_on_after_a_minute_without_a_link
     world.wait_for_state("edge1", "offline", SHOWN_WITHIN).await?;
     let node = world.node("edge1").await?;
     assert_eq!(node["reason"], "idle-timeout", "{node}");
+    let streams = world.cloud_json(&["streams", "ls"]).await?;
+    let listed = streams["streams"].as_array().context("no list")?;
+    ensure!(listed.len() >= Clients::COUNT, "{streams}");
+    let waits = |stream: &Value| stream["state"] == "waiting" && stream["waiting_since"] == node["since"];
+    ensure!(listed.iter().all(waits), "{streams} {node}");
     // Nobody else is kept waiting.
     let (head, _) = timeout(SOON, world.get("http://edge1:8080/")).await??;
     ensure!(
