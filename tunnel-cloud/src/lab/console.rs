@@ -7,8 +7,7 @@ use tunnel_linkem::{LinkConfig, relay::UdpRelay};
 use tunnel_model::NodeName;
 
 /// What can be typed.
-pub(super) const HELP: &str =
-    "cut [NODE]\n  mend [NODE]\n  link RATE,DELAY,LOSS [NODE], such as: link 1mbit,200ms,2%";
+pub(super) const HELP: &str = "cut [NODE]\n  mend [NODE]\n  link RATE,DELAY,LOSS [NODE], such as: link 1mbit,200ms,2%";
 
 /// Lines that may wait.
 const WAITING: usize = 16;
