@@ -1,10 +1,12 @@
 /// The clients.
 mod clients;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tunnel_e2e::lab::LabSite;
 use tunnel_e2e::{Nat, Need, Service, Site, require};
@@ -28,6 +30,7 @@ async fn n2_ssh_curl_kubectl_and_a_websocket_go_on_after_a_minute_without_a_link
     clients_needed!();
     let (mut world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric).link(LINK)).await?;
     let mut clients = Clients::start(&mut world, &edge).await?;
+    let mut killed = world.connect("edge1:8080").await?;
     world.lab.site(1).cut();
     clients.speak().await?;
     world.wait_for_state("edge1", "offline", SHOWN_WITHIN).await?;
@@ -38,6 +41,14 @@ async fn n2_ssh_curl_kubectl_and_a_websocket_go_on_after_a_minute_without_a_link
     ensure!(listed.len() >= Clients::COUNT, "{streams}");
     let waits = |stream: &Value| stream["state"] == "waiting" && stream["waiting_since"] == node["since"];
     ensure!(listed.iter().all(waits), "{streams} {node}");
+    // Who is not to wait any longer does not.
+    let to_kill = listed
+        .iter()
+        .find(|stream| stream["target"] == "port:8080" && stream["way"] == "connect");
+    let id = to_kill.context("it is not listed")?["id"].to_string();
+    world.cloud_ok(&["streams", "kill", &id]).await?;
+    let error = timeout(SOON, killed.read_u8()).await?.err().context("no error")?;
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     // Nobody else is kept waiting.
     let (head, _) = timeout(SOON, world.get("http://edge1:8080/")).await??;
     ensure!(
