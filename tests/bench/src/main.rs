@@ -10,6 +10,7 @@
     reason = "a program that prints a report"
 )]
 
+mod back;
 mod bare;
 mod fleet;
 mod load;

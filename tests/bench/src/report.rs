@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::{
+    back::BackFigures,
     opens::OpensFigures,
     run::{Results, Row},
     subject::Subject,
@@ -89,6 +90,12 @@ pub(crate) fn markdown(results: &Results) -> String {
             text += &format!("| {what} | {value} |\n");
         }
     }
+    if let Some(back) = &results.back {
+        text += "\n| link back | measured |\n|---|---|\n";
+        for (what, value) in back.lines() {
+            text += &format!("| {what} | {value} |\n");
+        }
+    }
     if let Some(fleet) = &results.fleet {
         text += "\n| memory and descriptors | measured |\n|---|---|\n";
         for (what, value) in fleet.lines() {
@@ -130,6 +137,7 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
         }
     }
     missed.extend(results.opens.iter().filter_map(OpensFigures::missed));
+    missed.extend(results.back.iter().flat_map(BackFigures::missed));
     missed.extend(results.fleet.iter().flat_map(|fleet| fleet.missed()));
     for miss in &missed {
         eprintln!("MISSED {miss}");

@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::time::timeout;
 
 use crate::{
+    back::{self, BackFigures},
     fleet::{self, FleetFigures},
     load::{self, Backends, Offer, Sink},
     opens::{self, OpensFigures},
@@ -57,6 +58,7 @@ pub(crate) struct Results {
     pub(crate) samples: BTreeMap<(Row, &'static str), Vec<f64>>,
     pub(crate) skipped: Vec<&'static str>,
     pub(crate) opens: Option<OpensFigures>,
+    pub(crate) back: Option<BackFigures>,
     pub(crate) fleet: Option<FleetFigures>,
 }
 
@@ -76,6 +78,7 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
         samples: BTreeMap::new(),
         skipped: Vec::new(),
         opens: None,
+        back: None,
         fleet: None,
     };
     let mut subjects: Vec<(Subject, Started)> = Vec::new();
@@ -117,6 +120,9 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
         let length = plan.time.min(FULL_LENGTH).as_millis();
         let count = usize::try_from(OPENS * length / FULL_LENGTH.as_millis())?;
         results.opens = Some(opens::measure(count, backends, &own).await?);
+        let own = dir.path().join("back");
+        std::fs::create_dir(&own)?;
+        results.back = Some(back::measure(backends, &own).await?);
     }
     if let Some(edges) = plan.fleet {
         let own = dir.path().join("fleet");

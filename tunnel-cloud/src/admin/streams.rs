@@ -2,19 +2,21 @@
 
 use axum::{Json, body::Bytes, extract::State};
 use tunnel_daemon::error::{CliError, Exit};
-use tunnel_model::{Reason, Refusal};
+use tunnel_identity::UnixTime;
+use tunnel_model::{Identity, NodeName, NodeState, Reason, Refusal};
 
 use super::{
     AppState,
-    api::{Kill, Killed, StreamList, StreamView},
+    api::{Kill, Killed, StreamList, StreamState, StreamView},
     error::{Answer, bad_request, read},
 };
-use crate::dial::Grant;
+use crate::dial::{Gateway, Grant};
 
 pub(super) async fn list(State(app): State<AppState>) -> Answer<StreamList> {
-    let streams = app.gateway()?.grants.list();
+    let gateway = app.gateway()?;
+    let streams = gateway.grants.list();
     Ok(Json(StreamList {
-        streams: streams.iter().map(|grant| view(grant)).collect(),
+        streams: streams.iter().map(|grant| view(gateway, grant)).collect(),
     }))
 }
 
@@ -46,8 +48,14 @@ pub(super) async fn kill(State(app): State<AppState>, body: Bytes) -> Answer<Kil
     }
 }
 
-fn view(grant: &Grant) -> StreamView {
+fn view(gateway: &Gateway, grant: &Grant) -> StreamView {
+    let waiting_since = waiting_since(gateway, grant);
     StreamView {
+        state: match waiting_since {
+            Some(_) => StreamState::Waiting,
+            None => StreamState::Running,
+        },
+        waiting_since: waiting_since.map(|since| since.to_string()),
         id: grant.id,
         principal: grant.principal.to_string(),
         node: grant.destination.node.clone(),
@@ -59,4 +67,31 @@ fn view(grant: &Grant) -> StreamView {
         bytes_down: grant.down(),
         trace: grant.trace,
     }
+}
+
+/// Since when a stream waits for a node at one of its ends to connect again.
+fn waiting_since(gateway: &Gateway, grant: &Grant) -> Option<UnixTime> {
+    let caller = match &grant.principal.identity {
+        Identity::Node { name, .. } => Some(name),
+        _ => None,
+    };
+    let ends = [Some(&grant.destination.node), caller];
+    ends.into_iter()
+        .flatten()
+        .filter_map(|node| offline_since(gateway, node))
+        .min()
+}
+
+/// Since when a node has been offline whose session is kept.
+fn offline_since(gateway: &Gateway, node: &NodeName) -> Option<UnixTime> {
+    let since = gateway.directory.read(|all| {
+        let node = all.by_name(node)?;
+        match node.state {
+            NodeState::Offline { since, .. } => Some((node.id, since)),
+            NodeState::Online { .. } => None,
+        }
+    });
+    let (id, since) = since?;
+    let waits = gateway.registry.get(id).is_some_and(|tunnel| !tunnel.is_connected());
+    waits.then(|| UnixTime::from_secs(since))
 }

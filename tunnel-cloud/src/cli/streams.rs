@@ -38,9 +38,14 @@ fn table(list: &StreamList) -> Table {
         "since",
         "up",
         "down",
+        "state",
         "trace",
     ]);
     for stream in &list.streams {
+        let state = match &stream.waiting_since {
+            Some(since) => format!("{} since {since}", stream.state.as_str()),
+            None => stream.state.as_str().to_owned(),
+        };
         table.row([
             &stream.id.to_string(),
             stream.principal.as_str(),
@@ -51,6 +56,7 @@ fn table(list: &StreamList) -> Table {
             &stream.since,
             &stream.bytes_up.to_string(),
             &stream.bytes_down.to_string(),
+            &state,
             &stream.trace.to_string(),
         ]);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU64,
     time::{Duration, Instant},
 };
 
@@ -11,17 +12,29 @@ use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tunnel_daemon::{
     error::{CliError, Exit},
     output::{OutputFormat, Table},
 };
+use tunnel_model::{Reason, Refusal};
 
-use super::{demo, world::World};
+use super::{
+    demo,
+    world::{Edge, World},
+};
 
 /// What is fetched through each way in, in bytes.
 const TRANSFER: usize = 256 * 1024;
+/// What is fetched while its link is cut, in bytes, and the highest rate that its link has meanwhile, in bits per second: what
+/// is still to come then fits into no buffer on the way.
+const CUT_TRANSFER: usize = 2 * TRANSFER;
+const CUT_RATE: u64 = 10_000_000;
+/// How much of it is there when the link is cut.
+const BEFORE_CUT: usize = CUT_TRANSFER / 8;
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(10);
 /// One step over a thin link.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,6 +70,12 @@ pub(super) async fn run(world: &World, format: OutputFormat) -> Result<(), CliEr
             .await;
         report
             .step(format!("SOCKS5 to {host}"), client.transfer(&host, Way::Socks5))
+            .await;
+        report
+            .step(
+                format!("a transfer from {host} outlives its connection"),
+                client.cut_transfer(world, edge, &host),
+            )
             .await;
         if world.sshd.is_some() {
             let host = format!("ssh.{}", edge.name);
@@ -163,6 +182,53 @@ impl Client<'_> {
             Ok(format!("{TRANSFER} bytes, hash equal, {rate:.2} Mbit/s"))
         } else {
             Err(format!("{} of {TRANSFER} bytes, hash differs", body.len()))
+        }
+    }
+
+    /// The same, but the link is cut in the middle and the gateway gives the connection up. The stream waits, and goes on over
+    /// the next connection when the link is back.
+    async fn cut_transfer(&self, world: &World, edge: &Edge, host: &str) -> Result<String, String> {
+        let before = edge.link.link();
+        let result = self.cut_in_the_middle(world, edge, host).await;
+        edge.link.set_link(before);
+        result
+    }
+
+    async fn cut_in_the_middle(&self, world: &World, edge: &Edge, host: &str) -> Result<String, String> {
+        let tunnel = world.handles().tunnel(&edge.name).ok_or("the node is offline")?;
+        let mut link = edge.link.link();
+        for way in [&mut link.up, &mut link.down] {
+            let rate = way.rate.map_or(CUT_RATE, |rate| rate.get().min(CUT_RATE));
+            way.rate = NonZeroU64::new(rate);
+        }
+        edge.link.set_link(link);
+        let mut socket = self.connect(&format!("{host}:80")).await?;
+        let request = format!("GET /bytes/{CUT_TRANSFER} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.map_err(text)?;
+        read_head(&mut socket).await?;
+        let mut body = vec![0; BEFORE_CUT];
+        socket.read_exact(&mut body).await.map_err(text)?;
+
+        edge.link.set_link(link.with_up(false));
+        let lost = Refusal::new(Reason::CarrierLost, "the lab has cut the link");
+        tunnel.give_up_carrier(&lost);
+        while tunnel.is_connected() {
+            sleep(EVERY).await;
+        }
+        let waiting = tunnel.open_streams();
+        if waiting == 0 {
+            return Err("no stream waits".to_owned());
+        }
+        edge.link.set_link(link);
+        let start = Instant::now();
+        socket.read_to_end(&mut body).await.map_err(text)?;
+        let (came, sent) = (Sha256::digest(&body), Sha256::digest(demo::body(CUT_TRANSFER)));
+        match came == sent {
+            true => Ok(format!(
+                "{CUT_TRANSFER} bytes, cut after {BEFORE_CUT}, hash equal, there {:.1} s after the link",
+                start.elapsed().as_secs_f64()
+            )),
+            false => Err(format!("{} of {CUT_TRANSFER} bytes, hash differs", body.len())),
         }
     }
 

@@ -4,6 +4,7 @@
 //! token, and their packets cross loopback through a relay that delays, thins and loses them.
 
 mod check;
+mod console;
 mod demo;
 mod screen;
 mod sshd;
@@ -29,7 +30,7 @@ const DEADLINES: Deadlines = Deadlines {
 pub struct Plan {
     /// How many edges.
     pub nodes: u16,
-    /// The link of each edge, as [`LinkConfig`] reads it.
+    /// The link of each edge at first, as [`LinkConfig`] reads it.
     pub link: String,
     /// Whether to prove the path and end, instead of showing figures until told to stop.
     pub check: bool,
@@ -50,7 +51,7 @@ pub async fn run(plan: Plan, format: OutputFormat) -> Result<(), CliError> {
         result
     } else {
         screen::welcome(&world);
-        tasks.spawn_aside(screen::figures(world.handles(), link));
+        tasks.spawn_aside(screen::figures(world.handles(), console::lines()));
         Ok(())
     };
     shutdown::run(&tasks, signals, DEADLINES).await?;

@@ -70,9 +70,10 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    /// The session of a node that is connected.
+    /// The session of a node, which may be waiting for a connection.
     pub(super) fn tunnel(&self, name: &NodeName) -> Option<Tunnel> {
-        self.registry.get(self.state.directory.reach(name).ok()?)
+        let id = self.state.directory.read(|all| all.by_name(name).map(|node| node.id))?;
+        self.registry.get(id)
     }
 }
 

@@ -115,6 +115,7 @@ struct Session {
 }
 
 /// What a session does when a carrier is of no more use to it.
+#[expect(clippy::large_enum_variant, reason = "each session has one, for a moment")]
 enum Next {
     /// There is another.
     Carrier(Carrier, SocketAddr),

@@ -4,6 +4,7 @@
 //! other keeps the certificate valid. Each stream is a task of its own. All belong to the [`Tasks`] of the home that the
 //! agent was started in, so that several agents can live in one process.
 
+mod dial;
 mod flows;
 mod network;
 mod renewal;
@@ -324,8 +325,8 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
         }
         session::forget_expired(&mut kept);
         let mut delay = retry.after(&over.why, over.retry_after, &mut rand::rng());
-        if kept.as_ref().is_some_and(session::Kept::has_streams) {
-            delay = delay.min(session::DIAL_AGAIN);
+        if let Some(kept) = &kept {
+            delay = delay.min(kept.patience());
         }
         let lasting = retry::is_lasting(over.why.reason);
         let now = shared.identity.now();

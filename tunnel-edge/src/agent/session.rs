@@ -10,17 +10,22 @@ use std::{
 };
 
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel, quic::DialError};
+use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel};
 use tunnel_identity::{UnixTime, tls::Alpn};
 use tunnel_model::{Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
-use super::{Settings, Shared, network::Network, streams};
+use super::{
+    Settings, Shared,
+    dial::{DIAL_AGAIN, dial, replacement},
+    network::Network,
+    streams,
+};
 use crate::{SOFTWARE, host_name};
 
 /// The longest silence on the link: below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3
@@ -30,10 +35,6 @@ const KEEPALIVE: Duration = Duration::from_secs(25);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the old socket has to answer on a new network before a fresh one is tried.
 const MIGRATION: Duration = Duration::from_secs(2);
-/// While streams wait, the gateway is dialled anew this often.
-pub(super) const DIAL_AGAIN: Duration = Duration::from_secs(1);
-/// Attempts that may be under way at once; the oldest of them has had its time by then.
-const MAX_ATTEMPTS: usize = 15;
 /// A session that has lasted this long was no accident.
 const PROVED: Duration = Duration::from_secs(30);
 
@@ -88,6 +89,8 @@ pub(crate) fn session_config() -> Config {
 pub(super) struct Kept {
     name: SessionId,
     dialled: u64,
+    /// The next connection, if that is there already, and the epoch of the settings that it was dialled with.
+    next: Option<(u64, quinn::Connection)>,
     opened: Opened,
 }
 
@@ -96,12 +99,22 @@ impl Kept {
         Self {
             name: SessionId::random(&mut rand::rng()),
             dialled: 0,
+            next: None,
             opened: Tunnel::new(Side::Edge, session_config()),
         }
     }
 
+    /// How long to wait at the most before the gateway is dialled; as long as one likes if nothing waits for that.
+    pub(super) fn patience(&self) -> Duration {
+        match (&self.next, self.has_streams()) {
+            (Some(_), _) => Duration::ZERO,
+            (None, true) => DIAL_AGAIN,
+            (None, false) => Duration::MAX,
+        }
+    }
+
     /// Whether streams wait for another carrier.
-    pub(super) fn has_streams(&self) -> bool {
+    fn has_streams(&self) -> bool {
         self.opened.tunnel.open_streams() > 0
     }
 }
@@ -134,8 +147,13 @@ pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<
     let tls = shared.identity.tls(Alpn::Tunnel)?;
     let settings = Arc::clone(&shared.settings.borrow());
     let session = kept.get_or_insert_with(Kept::new);
-    let dialled = dial(shared, &settings, &tls, session.has_streams()).await;
-    let connection = dialled.map_err(|error| error.to_refusal())?;
+    let connection = match session.next.take() {
+        Some((epoch, connection)) if epoch == settings.epoch => connection,
+        _ => {
+            let dialled = dial(shared, &settings, &tls, session.has_streams()).await;
+            dialled.map_err(|error| error.to_refusal())?
+        }
+    };
     session.dialled += 1;
     let hello = hello(session.name, session.dialled);
     let carrier = Carrier::dial(connection.clone(), hello, PATIENCE).await?;
@@ -162,34 +180,6 @@ pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<
     })
 }
 
-/// Dials once; or, while streams wait, again every second beside the attempts that may still come through, so that they go on
-/// a moment after the link is back and not when the retransmissions of an old attempt have come round to it.
-async fn dial(
-    shared: &Shared,
-    settings: &Settings,
-    tls: &rustls::ClientConfig,
-    streams_wait: bool,
-) -> Result<quinn::Connection, DialError> {
-    let mut attempts = JoinSet::new();
-    loop {
-        let (dialer, gateways, tls) = (shared.dialer.clone(), settings.gateways.clone(), tls.clone());
-        attempts.spawn(async move { dialer.dial(&gateways, tls).await });
-        let more = streams_wait && attempts.len() < MAX_ATTEMPTS;
-        let mut next = std::pin::pin!(sleep(DIAL_AGAIN));
-        loop {
-            tokio::select! {
-                Some(dialled) = attempts.join_next() => match dialled {
-                    Ok(Ok(connection)) => return Ok(connection),
-                    // Nothing else is under way that could do better.
-                    Ok(Err(error)) if attempts.is_empty() => return Err(error),
-                    Ok(Err(_)) | Err(_) => {}
-                },
-                () = &mut next, if more => break,
-            }
-        }
-    }
-}
-
 impl Session {
     /// Serves until the carrier is lost, and gives the session back if it outlives that; or until the gateway asks to go
     /// elsewhere: then the streams that run go on by themselves.
@@ -209,7 +199,13 @@ impl Session {
         let mut current = settings;
         let mut served = false;
         let mut driver = shared.tasks.spawn(driver.run());
-        let mut health = std::pin::pin!(keep_healthy(shared, &tunnel, network, &alive, &generation));
+        let dialled_with = Arc::clone(&current);
+        let mut health = std::pin::pin!(async {
+            tokio::select! {
+                dead = keep_healthy(shared, &tunnel, network, &alive, &generation) => (dead, None),
+                next = replacement(shared, &dialled_with, &tunnel) => (silent(), Some((dialled_with.epoch, next))),
+            }
+        });
         let (mut leaving, mut given_up, mut lingers) = (false, false, false);
         let (why, retry_after) = loop {
             tokio::select! {
@@ -220,8 +216,7 @@ impl Session {
                 }
                 Some(notice) = kept.opened.notices.recv() => match notice {
                     Notice::GoAway { refusal, retry_after } => {
-                        let streams = tunnel.open_streams();
-                        info!(reason = %refusal.reason, error = %refusal.message, streams, "the gateway is leaving");
+                        note_leaving(&tunnel, &refusal);
                         lingers = true;
                         shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
@@ -237,12 +232,11 @@ impl Session {
                         break (moving(), None);
                     }
                     offer_anew(&tunnel, &current, &settings);
-                    generation.store(settings.generation, Ordering::Relaxed);
-                    shared.state.send_modify(|state| state.generation = settings.generation);
+                    note_generation(shared, &generation, settings.generation);
                     current = settings;
                 }
-                dead = &mut health, if !given_up => {
-                    given_up = true;
+                (dead, next) = &mut health, if !given_up => {
+                    (given_up, kept.next) = (true, next);
                     tunnel.give_up_carrier(&dead);
                 }
                 () = stopping.cancelled(), if !leaving => {
@@ -266,6 +260,17 @@ impl Session {
         let goes_on = !lingers && tunnel.over().is_none();
         (over, goes_on.then_some(kept))
     }
+}
+
+fn note_leaving(tunnel: &Tunnel, why: &Refusal) {
+    let streams = tunnel.open_streams();
+    info!(reason = %why.reason, error = %why.message, streams, "the gateway is leaving");
+}
+
+/// These settings are in force.
+fn note_generation(shared: &Shared, current: &AtomicU64, generation: u64) {
+    current.store(generation, Ordering::Relaxed);
+    shared.state.send_modify(|state| state.generation = generation);
 }
 
 /// Lets the session end with its streams.
@@ -364,6 +369,13 @@ fn stopped() -> Refusal {
 
 fn moving() -> Refusal {
     Refusal::new(Reason::Draining, "the edge goes to another gateway")
+}
+
+fn silent() -> Refusal {
+    Refusal::new(
+        Reason::CarrierLost,
+        "the link fell silent, and another connection came through",
+    )
 }
 
 fn panicked() -> Refusal {

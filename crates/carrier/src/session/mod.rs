@@ -90,6 +90,10 @@ pub struct TunnelStatus {
 
 impl Tunnel {
     /// A session without a connection yet.
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "a session is a handle and what is to be received from it"
+    )]
     pub fn new(side: Side, config: Config) -> Opened {
         let (incoming, incoming_receiver) = mpsc::channel(driver::MAX_UNSEEN);
         let (notices, notice_receiver) = mpsc::channel(driver::MAX_NOTICES);

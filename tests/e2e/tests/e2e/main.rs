@@ -15,6 +15,8 @@ mod nat;
 mod outbound;
 /// Who may reach what, and what becomes of streams when that changes.
 mod rights;
+/// Streams of unmodified clients that go on when the link comes back.
+mod survive;
 
 // Helpers.
 mod dns;

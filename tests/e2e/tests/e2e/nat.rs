@@ -108,23 +108,6 @@ async fn n5_a_silent_stream_follows_the_edge_to_another_address() -> anyhow::Res
     silence_through(LabSite::change_edge_address, AT_ONCE).await
 }
 
-/// N2: a link that carries nothing any more, while both ends believe in their connection.
-#[tokio::test]
-async fn n2_a_cut_link_shows_within_the_idle_time_and_a_mended_one_by_itself() -> anyhow::Result<()> {
-    require!(Need::Lab);
-    let (world, edge) = World::with_edge(Site::new()).await?;
-    world.lab.site(1).cut();
-    world
-        .wait_for_state("edge1", "offline", Duration::from_secs(75))
-        .await?;
-    let node = world.node("edge1").await?;
-    assert_eq!(node["reason"], "idle-timeout", "{node}");
-
-    world.lab.site(1).mend();
-    world.wait_for_state("edge1", "online", Duration::from_secs(40)).await?;
-    edge.wait_connected(&world.lab).await
-}
-
 /// N6
 #[tokio::test]
 async fn n6_no_transfer_stalls_on_a_narrow_path_that_says_nothing() -> anyhow::Result<()> {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
@@ -54,8 +54,8 @@ impl World {
 }
 
 /// A transfer whose every byte is checked on arrival.
-pub(crate) struct Transfer {
-    stream: BufReader<TcpStream>,
+pub(crate) struct Transfer<R = BufReader<TcpStream>> {
+    stream: R,
     size: usize,
     received: usize,
     /// The longest time between two reads that brought something.
@@ -72,9 +72,11 @@ impl Transfer {
         ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
         Ok(Self::new(stream, size))
     }
+}
 
-    /// The receiving end of `size` bytes that [`send`] writes.
-    pub(crate) fn new(stream: BufReader<TcpStream>, size: usize) -> Self {
+impl<R: AsyncRead + Unpin> Transfer<R> {
+    /// The receiving end of `size` bytes that [`send`] or `/bytes` writes.
+    pub(crate) fn new(stream: R, size: usize) -> Self {
         Self {
             stream,
             size,
@@ -86,6 +88,7 @@ impl Transfer {
     /// Reads on until so many bytes have arrived in all, none of which may keep it waiting longer than `patience`.
     pub(crate) async fn read_to(&mut self, offset: usize, patience: Duration) -> anyhow::Result<()> {
         let mut buffer = vec![0; READ];
+        let round = pattern(ROUND + READ);
         while self.received < offset {
             let room = buffer.len().min(offset - self.received);
             let start = Instant::now();
@@ -94,8 +97,11 @@ impl Transfer {
             let read = read.with_context(|| format!("after {} bytes", self.received))?;
             ensure!(read > 0, "an end after {} of {} bytes", self.received, self.size);
             self.longest_stall = self.longest_stall.max(start.elapsed());
-            for (at, &byte) in (self.received..).zip(&buffer[..read]) {
-                ensure!(usize::from(byte) == at % ROUND, "byte {at} is {byte}");
+            let wanted = &round[self.received % ROUND..][..read];
+            if buffer[..read] != *wanted {
+                let differs = buffer.iter().zip(wanted).position(|(came, wanted)| came != wanted);
+                let at = self.received + differs.unwrap_or_default();
+                bail!("byte {at} is not {}", at % ROUND);
             }
             self.received += read;
         }

@@ -97,6 +97,33 @@ pub struct StreamView {
     pub bytes_down: u64,
     /// The caller's trace.
     pub trace: TraceId,
+    /// Whether it runs now.
+    #[serde(default)]
+    pub state: StreamState,
+    /// Since when it waits, if it does.
+    #[serde(default)]
+    pub waiting_since: Option<String>,
+}
+
+/// Whether a stream runs now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamState {
+    /// Its node is connected.
+    #[default]
+    Running,
+    /// Its node's connection was lost; it goes on over the next one.
+    Waiting,
+}
+
+impl StreamState {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// `GET /v1/streams/sample`: what passes in a second.

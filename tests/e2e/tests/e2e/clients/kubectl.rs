@@ -1,47 +1,51 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::stream;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tunnel_e2e::{Nat, Need, Site, require, run};
+use tunnel_e2e::{Nat, Need, Process, Site, require, run};
 
-use crate::world::{SOON, World, stderr_of, stdout_of};
+use crate::world::{Edge, SOON, World, stderr_of, stdout_of};
 
 const TOKEN: &str = "a-bearer-token";
 const VERSION: &str = "v1.33.1";
+const PORT: u16 = 8443;
 
 #[tokio::test]
 async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     require!(Need::Lab, Need::Program("kubectl"));
     let (world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric).link("20mbit,40ms,0.5%")).await?;
-    let (tls, authority) = tls("edge1")?;
-    let listener = world.lab.host(&edge.host).listen(8443)?;
-    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, api()).await });
-
-    let kubeconfig = kubeconfig(&world, &authority, TOKEN)?;
-    let version = kubectl(&world, &kubeconfig, &["version"]).await?;
+    let cluster = Cluster::start(&world, &edge)?;
+    let version = cluster.kubectl(&world, TOKEN, &["version"]).await?;
     assert!(stdout_of(&version)?.contains(VERSION), "{version:?}");
-    let raw = kubectl(&world, &kubeconfig, &["get", "--raw", "/api/v1/nodes"]).await?;
-    assert_eq!(serde_json::from_str::<Value>(&stdout_of(&raw)?)?, nodes());
-    let table = kubectl(&world, &kubeconfig, &["get", "nodes"]).await?;
-    assert!(stdout_of(&table)?.contains("worker-1"), "{table:?}");
+    let raw = cluster
+        .kubectl(&world, TOKEN, &["get", "--raw", "/api/v1/nodes"])
+        .await?;
+    let names = [FIRST.to_owned()];
+    assert_eq!(serde_json::from_str::<Value>(&stdout_of(&raw)?)?, list(&names));
+    let table = cluster.kubectl(&world, TOKEN, &["get", "nodes"]).await?;
+    assert!(stdout_of(&table)?.contains(FIRST), "{table:?}");
 
     // It is the server's word that counts, behind a tunnel as anywhere.
-    let stranger = self::kubeconfig(&world, &authority, "another-token")?;
-    let refused = kubectl(&world, &stranger, &["get", "nodes"]).await?;
+    let refused = cluster.kubectl(&world, "another-token", &["get", "nodes"]).await?;
     assert!(
         !refused.status.success() && stderr_of(&refused).contains("must be logged in"),
         "{refused:?}"
@@ -49,12 +53,61 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The node that a cluster has from the beginning.
+pub(crate) const FIRST: &str = "worker-1";
+
+/// An API server behind an edge.
+pub(crate) struct Cluster {
+    /// The names of its nodes.
+    nodes: watch::Sender<Vec<String>>,
+    /// The certificate of the authority that its own is from.
+    authority: String,
+}
+
+impl Cluster {
+    /// Starts the server on the machine of an edge.
+    pub(crate) fn start(world: &World, edge: &Edge) -> anyhow::Result<Self> {
+        let (tls, authority) = tls("edge1")?;
+        let listener = world.lab.host(&edge.host).listen(PORT)?;
+        let nodes = watch::Sender::new(vec![FIRST.to_owned()]);
+        let api = api(nodes.subscribe());
+        tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, api).await });
+        Ok(Self { nodes, authority })
+    }
+
+    /// One node more, which is told to whoever watches.
+    pub(crate) fn add(&self, name: &str) {
+        self.nodes.send_modify(|nodes| nodes.push(name.to_owned()));
+    }
+
+    /// `kubectl get nodes --watch`, which lists what there is and goes on with what comes.
+    pub(crate) fn watch(&self, world: &World) -> anyhow::Result<Process> {
+        let command = self.command(world, TOKEN, &["get", "nodes", "--watch"])?;
+        Process::spawn("kubectl", command, world.logs())
+    }
+
+    async fn kubectl(&self, world: &World, token: &str, args: &[&str]) -> anyhow::Result<std::process::Output> {
+        run(self.command(world, token, args)?, SOON).await
+    }
+
+    fn command(&self, world: &World, token: &str, args: &[&str]) -> anyhow::Result<Command> {
+        let mut command = world.client().command("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(kubeconfig(world, &self.authority, token)?);
+        command.arg("--cache-dir").arg(world.lab.dir().join("kube-cache"));
+        command.args(args);
+        Ok(command)
+    }
+}
+
 /// As much of an API server as kubectl asks for.
-fn api() -> Router {
+fn api(nodes: watch::Receiver<Vec<String>>) -> Router {
     let versions = json!({ "kind": "APIVersions", "versions": ["v1"] });
     let groups = json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] });
     let resources = json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [
-        { "name": "nodes", "singularName": "node", "namespaced": false, "kind": "Node", "verbs": ["get", "list"] },
+        { "name": "nodes", "singularName": "node", "namespaced": false, "kind": "Node",
+          "verbs": ["get", "list", "watch"] },
     ]});
     let version = json!({ "major": "1", "minor": "33", "gitVersion": VERSION });
     let answer = |answer: Value| get(async move || Json(answer));
@@ -63,14 +116,43 @@ fn api() -> Router {
         .route("/api", answer(versions))
         .route("/apis", answer(groups))
         .route("/api/v1", answer(resources))
-        .route("/api/v1/nodes", answer(nodes()))
+        .route("/api/v1/nodes", get(get_nodes))
+        .with_state(nodes)
         .layer(middleware::from_fn(authenticate))
 }
 
-fn nodes() -> Value {
-    json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": [
-        { "kind": "Node", "apiVersion": "v1", "metadata": { "name": "worker-1" } },
-    ]})
+/// What the question for the nodes may say.
+#[derive(Deserialize)]
+struct Wanted {
+    watch: Option<bool>,
+    /// How many nodes whoever watches has seen.
+    #[serde(rename = "resourceVersion")]
+    seen: Option<usize>,
+}
+
+async fn get_nodes(State(nodes): State<watch::Receiver<Vec<String>>>, Query(wanted): Query<Wanted>) -> Response {
+    if wanted.watch != Some(true) {
+        return Json(list(&nodes.borrow())).into_response();
+    }
+    // One event in a line for each node that comes, for as long as there is a cluster.
+    let events = stream::unfold((nodes, wanted.seen.unwrap_or(0)), async |(mut nodes, seen)| {
+        let name = nodes.wait_for(|nodes| nodes.len() > seen).await.ok()?[seen].clone();
+        let event = json!({ "type": "ADDED", "object": node(&name, seen + 1) });
+        Some((Ok::<_, io::Error>(format!("{event}\n")), (nodes, seen + 1)))
+    });
+    let json = [(CONTENT_TYPE, "application/json")];
+    (json, Body::from_stream(events)).into_response()
+}
+
+fn list(names: &[String]) -> Value {
+    let items: Vec<_> = (1..).zip(names).map(|(version, name)| node(name, version)).collect();
+    let metadata = json!({ "resourceVersion": names.len().to_string() });
+    json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": items })
+}
+
+fn node(name: &str, version: usize) -> Value {
+    let metadata = json!({ "name": name, "resourceVersion": version.to_string() });
+    json!({ "kind": "Node", "apiVersion": "v1", "metadata": metadata })
 }
 
 async fn authenticate(request: Request, next: Next) -> Result<Response, StatusCode> {
@@ -135,7 +217,7 @@ fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<Pat
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "edge", "cluster": {
-            "server": "https://edge1:8443",
+            "server": format!("https://edge1:{PORT}"),
             "proxy-url": world.proxy_url("http"),
             "certificate-authority": authority_path,
         }}],
@@ -146,12 +228,4 @@ fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<Pat
     // JSON is YAML.
     fs::write(&path, config.to_string())?;
     Ok(path)
-}
-
-async fn kubectl(world: &World, kubeconfig: &Path, args: &[&str]) -> anyhow::Result<std::process::Output> {
-    let mut command = world.client().command("kubectl");
-    command.arg("--kubeconfig").arg(kubeconfig);
-    command.arg("--cache-dir").arg(world.lab.dir().join("kube-cache"));
-    command.args(args);
-    run(command, SOON).await
 }

@@ -1,11 +1,11 @@
 /// curl and sockets: CONNECT, plain proxying, SOCKS5.
 mod http;
 /// kubectl, to an API server behind a NAT.
-mod kubectl;
+pub(crate) mod kubectl;
 /// What a client is told when it does not get there.
 mod refusals;
 /// OpenSSH.
-mod ssh;
+pub(crate) mod ssh;
 /// Machines behind an edge, by address.
 mod subnets;
 /// DNS and iperf3 through UDP forwards.

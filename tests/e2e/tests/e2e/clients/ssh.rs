@@ -48,12 +48,12 @@ async fn openssh_runs_a_command_and_copies_across_a_symmetric_nat() -> anyhow::R
 }
 
 /// A host's key and a user's, made for one test.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     dir: PathBuf,
 }
 
 impl Keys {
-    pub(super) async fn new(lab: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn new(lab: &Path) -> anyhow::Result<Self> {
         let dir = lab.join("ssh");
         fs::create_dir(&dir)?;
         for name in ["host", "user"] {
@@ -68,7 +68,7 @@ impl Keys {
     }
 
     /// The server, on the loopback interface of the edge.
-    pub(super) fn sshd(&self, world: &World, edge: &Edge) -> anyhow::Result<Process> {
+    pub(crate) fn sshd(&self, world: &World, edge: &Edge) -> anyhow::Result<Process> {
         // Where sshd puts its unprivileged half; its package makes it when the service starts.
         fs::create_dir_all("/run/sshd").context("/run/sshd")?;
         let dir = self.dir.display();
@@ -84,7 +84,7 @@ impl Keys {
     }
 
     /// The client, through the proxy.
-    fn ssh(&self, world: &World, remote: &str) -> Command {
+    pub(crate) fn ssh(&self, world: &World, remote: &str) -> Command {
         let (user, proxy) = (&world.user, world.proxy());
         let through = format!(
             "ncat --proxy-type http --proxy-auth {}:{} --proxy {proxy} %h %p",
