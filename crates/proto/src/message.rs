@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use tunnel_model::{Class, HostPort, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target, TraceId};
+use tunnel_model::{
+    Class, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target,
+    TraceId,
+};
 
 use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 
@@ -16,6 +19,8 @@ use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 pub const MAX_SERVICES: usize = 1024;
 /// How many subnets an edge may offer.
 pub const MAX_SUBNETS: usize = 256;
+/// How many losses of the link an edge may tell at once.
+pub const MAX_LOSSES: usize = 64;
 /// The longest piece of text in a message that has no limit of its own, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -74,6 +79,10 @@ pub enum Control {
         /// There are no others.
         last: bool,
     },
+    /// From the edge: these losses of the link are over, and you have not said that you know them.
+    Journal(Vec<LinkLoss>),
+    /// From the gateway: I keep what your journal says up to this number.
+    Journaled(u64),
 }
 
 /// How far a direction has come, as its receiver sees it.
@@ -210,6 +219,10 @@ impl Control {
                 streams: streams.iter().map(wire::Position::from).collect(),
                 last: *last,
             }),
+            Self::Journal(losses) => wire::Kind::Journal(wire::Journal {
+                losses: losses.iter().map(write_loss).collect(),
+            }),
+            Self::Journaled(number) => wire::Kind::Journaled(wire::Journaled { number: *number }),
         }
     }
 
@@ -236,6 +249,8 @@ impl Control {
                 streams: read_positions(resume.streams),
                 last: resume.last,
             },
+            wire::Kind::Journal(journal) => Self::Journal(read_journal(journal)?),
+            wire::Kind::Journaled(journaled) => Self::Journaled(journaled.number),
         })
     }
 }
@@ -288,6 +303,34 @@ impl From<wire::Position> for Position {
             received: position.received,
         }
     }
+}
+
+fn write_loss(loss: &LinkLoss) -> wire::Loss {
+    wire::Loss {
+        number: loss.number,
+        cause: loss.cause as u32,
+        begun_unix_millis: loss.begun_millis,
+        lasted_millis: millis(loss.lasted),
+        sent: loss.sent,
+        received: loss.received,
+        message: LinkLoss::clip(&loss.message),
+    }
+}
+
+fn read_journal(journal: wire::Journal) -> Result<Vec<LinkLoss>, DecodeError> {
+    if journal.losses.len() > MAX_LOSSES {
+        return Err(DecodeError::TooMany("journal.losses"));
+    }
+    let loss = |loss: wire::Loss| LinkLoss {
+        number: loss.number,
+        cause: LossCause::from_wire(loss.cause),
+        begun_millis: loss.begun_unix_millis,
+        lasted: Duration::from_millis(loss.lasted_millis),
+        sent: loss.sent,
+        received: loss.received,
+        message: LinkLoss::clip(&loss.message),
+    };
+    Ok(journal.losses.into_iter().map(loss).collect())
 }
 
 fn write_offer(offer: &Offer) -> wire::Offer {

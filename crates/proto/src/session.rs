@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tunnel_model::{Offer, Reason, Refusal};
+use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
 
 use self::{
     acks::Acks,
@@ -26,7 +26,7 @@ use crate::{
     Control, FrameReader, MAX_CONTROL_FRAME, StreamId,
     budget::Budget,
     keepalive::{Keepalive, Verdict},
-    message::{OfferError, encode_offer},
+    message::{MAX_LOSSES, OfferError, encode_offer},
     seen::SeenIds,
 };
 
@@ -100,6 +100,10 @@ impl Violation {
 pub enum Event {
     /// The edge says anew what it offers.
     Offer(Offer),
+    /// The edge tells losses of its link. Once they are kept, [`Session::journaled`] says so.
+    Journal(Vec<LinkLoss>),
+    /// The gateway keeps what the journal says up to this number.
+    Journaled(u64),
     /// The ping of this number was answered.
     Pong {
         /// What [`Session::ping`] returned.
@@ -194,6 +198,7 @@ pub struct Session {
     peer_resets: Budget,
     peer_pings: Budget,
     peer_offers: Budget,
+    peer_journals: Budget,
     /// We, or the peer, said goaway.
     leaving: bool,
     drained: bool,
@@ -227,6 +232,7 @@ impl Session {
             peer_resets: Budget::new(20_000, Duration::from_micros(50), now),
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
             peer_offers: Budget::new(20, Duration::from_secs(1), now),
+            peer_journals: Budget::new(20, Duration::from_secs(1), now),
             leaving: false,
             drained: false,
         }
@@ -282,6 +288,19 @@ impl Session {
                 }
                 self.events.push_back(Event::Offer(offer));
             }
+            Control::Journal(_) if self.side == Side::Edge => {
+                return Err(Violation::protocol("a gateway keeps no journal"));
+            }
+            Control::Journal(losses) => {
+                if !self.peer_journals.take(now) {
+                    return Err(Violation::protocol("too many pages of the journal"));
+                }
+                self.events.push_back(Event::Journal(losses));
+            }
+            Control::Journaled(_) if self.side == Side::Gateway => {
+                return Err(Violation::protocol("an edge keeps nobody's journal"));
+            }
+            Control::Journaled(number) => self.events.push_back(Event::Journaled(number)),
         }
         Ok(())
     }
@@ -315,6 +334,17 @@ impl Session {
         let message = encode_offer(offer)?;
         self.queue_frame(&message);
         Ok(())
+    }
+
+    /// Tells the gateway losses of the link, the first [`MAX_LOSSES`] of these.
+    pub fn journal(&mut self, losses: &[LinkLoss]) {
+        let page = &losses[..losses.len().min(MAX_LOSSES)];
+        self.queue(&Control::Journal(page.to_vec()));
+    }
+
+    /// Tells the edge that its journal is kept up to this number.
+    pub fn journaled(&mut self, number: u64) {
+        self.queue(&Control::Journaled(number));
     }
 
     /// Opens and accepts no more streams; those that run may end. [`Event::Drained`] says when they have.

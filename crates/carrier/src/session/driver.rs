@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tunnel_model::{Offer, Reason, Refusal};
+use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
 use tunnel_proto::{Attach, Event, Prelude, StreamId};
 
 use super::{
@@ -26,6 +26,10 @@ use crate::link::{Connection, RecvStream, SendStream, StreamError};
 pub enum Notice {
     /// The edge says anew what it offers.
     Offer(Offer),
+    /// The edge tells losses of its link; [`super::Tunnel::journaled`] is the answer, once they are kept.
+    Journal(Vec<LinkLoss>),
+    /// The gateway keeps what the journal says up to this number.
+    Journaled(u64),
     /// The peer wants no new streams, and ends the session when those that run have ended.
     GoAway {
         /// Why.
@@ -211,6 +215,8 @@ impl Driver {
         while let Some(event) = self.shared.next_news() {
             match event {
                 Event::Offer(offer) => self.tell(Notice::Offer(offer)).await,
+                Event::Journal(losses) => self.tell(Notice::Journal(losses)).await,
+                Event::Journaled(number) => self.tell(Notice::Journaled(number)).await,
                 Event::GoAway { refusal, retry_after } => {
                     self.peer_left = true;
                     if self.leaving().is_none() {

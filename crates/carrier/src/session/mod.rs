@@ -12,7 +12,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
-use tunnel_model::{Class, Offer, Reason, Refusal};
+use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
 use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
 
 use self::shared::{Shared, now};
@@ -191,6 +191,16 @@ impl Tunnel {
     /// It is more than a gateway takes; nothing was told.
     pub fn offer(&self, offer: &Offer) -> Result<(), OfferError> {
         self.shared.with(|state| state.session.offer(offer))
+    }
+
+    /// Tells the gateway losses of the link, the first [`tunnel_proto::MAX_LOSSES`] of these.
+    pub fn journal(&self, losses: &[LinkLoss]) {
+        self.shared.with(|state| state.session.journal(losses));
+    }
+
+    /// Tells the edge that its journal is kept up to this number.
+    pub fn journaled(&self, number: u64) {
+        self.shared.with(|state| state.session.journaled(number));
     }
 
     /// Asks the peer to open no more streams. When the last has ended at both ends, the session ends by itself, for this

@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Duration};
 
-use tunnel_model::{Class, Fault, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
+use tunnel_model::{Class, Fault, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_PACKET, MAX_SERVICES, MAX_SUBNETS, Open,
-    Position, Prelude, Session, Side, StreamId, encode_datagram,
+    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_LOSSES, MAX_PACKET, MAX_SERVICES,
+    MAX_SUBNETS, Open, Position, Prelude, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -29,6 +29,19 @@ fn the_table_of_reasons_is_complete() {
         .map(|row| (row[0].clone(), row[1].clone(), row[3].clone()))
         .collect();
     assert_eq!(rows, reasons);
+}
+
+#[test]
+fn the_table_of_causes_is_complete() {
+    let document = document();
+    let rows: Vec<_> = table(&document, "### Journal")
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let causes: Vec<_> = LossCause::ALL
+        .iter()
+        .map(|&cause| ((cause as u32).to_string(), format!("`{cause}`")))
+        .collect();
+    assert_eq!(rows, causes);
 }
 
 #[test]
@@ -67,6 +80,8 @@ fn the_limits_are_those_of_the_code() {
     assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
     assert_eq!(of("services of an edge"), grouped(MAX_SERVICES as u64));
     assert_eq!(of("subnets of an edge"), MAX_SUBNETS.to_string());
+    assert_eq!(of("losses in a journal message"), MAX_LOSSES.to_string());
+    assert_eq!(of("message of a loss"), format!("{} bytes", LinkLoss::MAX_MESSAGE));
     assert_eq!(of("packet of a flow"), format!("{} bytes", grouped(MAX_PACKET as u64)));
     assert_eq!(of("stream id"), grouped(StreamId::MAX.0));
     let config = tunnel_proto::Config::default();
@@ -258,6 +273,16 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             streams: vec![Position { id, received: 3 }],
             last: true,
         },
+        Control::Journal(vec![LinkLoss {
+            number: 1,
+            cause: LossCause::Timeout,
+            begun_millis: 1_800_000_000_000,
+            lasted: Duration::from_secs(3),
+            sent: 1,
+            received: 1,
+            message: "why".to_owned(),
+        }]),
+        Control::Journaled(1),
     ];
     let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
     all.push((
