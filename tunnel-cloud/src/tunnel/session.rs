@@ -10,7 +10,7 @@ use tunnel_carrier::{
     quic::{self, Accepted},
 };
 use tunnel_identity::{Expiry, IdentityError, NodeIdentity};
-use tunnel_model::{NodeRecord, Reason, Refusal};
+use tunnel_model::{LinkLoss, NodeRecord, Reason, Refusal};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
@@ -186,6 +186,7 @@ impl Session {
         let watching = watch(
             context,
             &opener,
+            tunnel,
             &stay,
             &mut self.opened.notices,
             &mut self.opened.incoming,
@@ -257,6 +258,7 @@ pub(crate) fn revoked() -> Refusal {
 async fn watch(
     context: &Arc<Context>,
     opener: &Opener,
+    tunnel: &Tunnel,
     stay: &Stay,
     notices: &mut mpsc::Receiver<Notice>,
     incoming: &mut mpsc::Receiver<Incoming>,
@@ -265,6 +267,11 @@ async fn watch(
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
                 Notice::Offer(offer) => context.directory.declare(stay, offer),
+                Notice::Journal(losses) => {
+                    // Streams must not wait for a disk.
+                    context.tasks.spawn(keep_journal(Arc::clone(context), opener.clone(), tunnel.clone(), losses));
+                }
+                Notice::Journaled(_) => {}
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %opener.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }
@@ -274,5 +281,22 @@ async fn watch(
             },
             else => std::future::pending().await,
         }
+    }
+}
+
+/// Keeps what a node tells of its link's losses, and says so; the node tells again what was not kept.
+async fn keep_journal(context: Arc<Context>, opener: Opener, tunnel: Tunnel, losses: Vec<LinkLoss>) {
+    let Some(last) = losses.iter().map(|loss| loss.number).max() else {
+        return;
+    };
+    let causes: Vec<_> = losses.iter().map(|loss| loss.cause).collect();
+    match context.store.add_losses(opener.id, losses).await {
+        Ok(()) => {
+            causes
+                .into_iter()
+                .for_each(|cause| context.registry.metrics().journaled(cause));
+            tunnel.journaled(last);
+        }
+        Err(error) => warn!(node = %opener.name, %error, "the losses of a node's link are not kept"),
     }
 }

@@ -97,7 +97,7 @@ fn drain(events: &tokio::net::UdpSocket) -> bool {
 }
 
 /// From which local address packets to there leave. Connecting a UDP socket asks the routing table and sends nothing.
-fn source_towards(there: SocketAddr) -> Option<IpAddr> {
+pub(super) fn source_towards(there: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match there.ip().to_canonical() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -17,11 +17,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel, quic::DialError};
 use tunnel_identity::{UnixTime, tls::Alpn};
-use tunnel_model::{Reason, Refusal, SessionId};
+use tunnel_model::{LossCause, Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
-use super::{Settings, Shared, network::Network, streams};
-use crate::{SOFTWARE, host_name};
+use super::{
+    Settings, Shared,
+    network::{Network, source_towards},
+    streams,
+};
+use crate::{
+    SOFTWARE, host_name,
+    journal::{self, Moved},
+};
 
 /// The longest silence on the link: below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3
 /// asks for two minutes, many give thirty seconds).
@@ -52,6 +59,35 @@ impl Over {
             why: rejected.refusal,
             retry_after: rejected.retry_after,
             proved: false,
+        }
+    }
+}
+
+/// There is no session, and why not.
+pub(super) struct Failed {
+    pub(super) rejected: Rejected,
+    pub(super) cause: LossCause,
+}
+
+impl From<Refusal> for Failed {
+    /// Of a gateway that was reached.
+    fn from(refusal: Refusal) -> Self {
+        Rejected::from(refusal).into()
+    }
+}
+
+impl From<Rejected> for Failed {
+    fn from(rejected: Rejected) -> Self {
+        let cause = journal::of_greeting(&rejected.refusal);
+        Self { rejected, cause }
+    }
+}
+
+impl From<DialError> for Failed {
+    fn from(error: DialError) -> Self {
+        Self {
+            cause: journal::of_dial(&error, |gateway| source_towards(gateway).is_some()),
+            rejected: error.to_refusal().into(),
         }
     }
 }
@@ -130,18 +166,22 @@ pub(super) struct Session {
 
 /// Dials the gateway and greets it, for the session that is kept if there is one; what is left of that is there again if this
 /// fails.
-pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<Session, Rejected> {
+pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<Session, Failed> {
     let tls = shared.identity.tls(Alpn::Tunnel)?;
     let settings = Arc::clone(&shared.settings.borrow());
     let session = kept.get_or_insert_with(Kept::new);
     let dialled = dial(shared, &settings, &tls, session.has_streams()).await;
-    let connection = dialled.map_err(|error| error.to_refusal())?;
+    let connection = dialled?;
     session.dialled += 1;
     let hello = hello(session.name, session.dialled);
     let carrier = Carrier::dial(connection.clone(), hello, PATIENCE).await?;
     let gateway = carrier.negotiated.peer.clone();
     let mut session = kept.take().unwrap_or_else(Kept::new);
-    if !gateway.continues && session.opened.tunnel.was_connected() {
+    let forgotten = !gateway.continues && session.opened.tunnel.was_connected();
+    if let Some(cause) = shared.journal.back(forgotten, shared.identity.now()) {
+        shared.metrics.link_back(cause);
+    }
+    if forgotten {
         // It was restarted, or has waited as long as it would.
         let forgotten = Refusal::new(Reason::CarrierLost, "the gateway does not have this session any more");
         session.opened.tunnel.close(&forgotten);
@@ -208,8 +248,12 @@ impl Session {
         let generation = AtomicU64::new(settings.generation);
         let mut current = settings;
         let mut served = false;
+        let meter = driver.meter();
         let mut driver = shared.tasks.spawn(driver.run());
+        tell_journal(shared, &tunnel);
         let mut health = std::pin::pin!(keep_healthy(shared, &tunnel, network, &alive, &generation));
+        // What is known better here than its reason says.
+        let mut cause = None;
         let (mut leaving, mut given_up, mut lingers) = (false, false, false);
         let (why, retry_after) = loop {
             tokio::select! {
@@ -223,16 +267,23 @@ impl Session {
                         let streams = tunnel.open_streams();
                         info!(reason = %refusal.reason, error = %refusal.message, streams, "the gateway is leaving");
                         lingers = true;
+                        cause = Some(LossCause::GatewayLeft);
                         shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
                     }
-                    Notice::Offer(_) => {}
+                    Notice::Journaled(number) => {
+                        if shared.journal.told(number) {
+                            tell_journal(shared, &tunnel);
+                        }
+                    }
+                    Notice::Offer(_) | Notice::Journal(_) => {}
                 },
                 _ = changes.changed() => {
                     let settings = Arc::clone(&changes.borrow_and_update());
                     if settings.epoch != current.epoch && !leaving {
                         move_away(&tunnel);
                         lingers = true;
+                        cause = Some(LossCause::Reconfigured);
                         shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (moving(), None);
                     }
@@ -243,18 +294,26 @@ impl Session {
                 }
                 dead = &mut health, if !given_up => {
                     given_up = true;
+                    cause = Some(LossCause::AddressChange);
                     tunnel.give_up_carrier(&dead);
                 }
                 () = stopping.cancelled(), if !leaving => {
                     leaving = true;
+                    cause = Some(LossCause::EdgeStopped);
                     tunnel.drain(stopped(), None);
                 }
                 () = cutting.cancelled() => {
                     tunnel.close(&stopped());
+                    cause = Some(LossCause::EdgeStopped);
                     break (stopped(), None);
                 }
             }
         };
+        let moved = Moved {
+            sent: meter.sent_bytes(),
+            received: meter.received_bytes(),
+        };
+        shared.lost(cause.unwrap_or_else(|| journal::of_end(&why)), &why, moved);
         let lasted = alive.get().map(Instant::elapsed);
         shared.metrics.session_ended(lasted, why.reason);
         shared.check.failed(why.message.clone());
@@ -273,6 +332,14 @@ fn move_away(tunnel: &Tunnel) {
     let streams = tunnel.open_streams();
     info!(streams, "the configuration names other gateways");
     tunnel.drain(moving(), None);
+}
+
+/// Tells the gateway of losses of the link that it does not know of; the next page goes out when it keeps this one.
+fn tell_journal(shared: &Shared, tunnel: &Tunnel) {
+    let losses = shared.journal.untold();
+    if !losses.is_empty() {
+        tunnel.journal(&losses);
+    }
 }
 
 /// Tells the gateway what is offered now, if that is something else.

@@ -68,6 +68,22 @@ pub struct Driver {
     peer_left: bool,
 }
 
+/// Counts the bytes of one carrier.
+#[derive(Debug, Clone)]
+pub struct Meter(Connection);
+
+impl Meter {
+    /// Bytes of payload sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.stats().sent_bytes
+    }
+
+    /// Bytes of payload received so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.0.stats().received_bytes
+    }
+}
+
 /// What can happen next.
 enum Step {
     Control(Option<Bytes>),
@@ -120,6 +136,11 @@ impl Driver {
                 Err(refusal)
             }
         }
+    }
+
+    /// What counts the carrier's bytes, also when it is gone.
+    pub fn meter(&self) -> Meter {
+        Meter(self.connection.clone())
     }
 
     /// Runs until the carrier is gone, and says why it is. Streams then wait for another, unless the session is over.

@@ -17,7 +17,7 @@ use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
 
 use self::shared::{Shared, now};
 pub use self::{
-    driver::{Driver, Notice},
+    driver::{Driver, Meter, Notice},
     flow::{Flow, FlowSender},
     greeting::{Arriving, Carrier},
     stream::Stream,
