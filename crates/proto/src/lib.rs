@@ -61,6 +61,6 @@ pub use message::{
     check_offer,
 };
 pub use session::{
-    Attach, Config, Event, Incoming, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
+    Attach, Config, Event, Incoming, MAX_HOLD, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
 };
 pub use stream::{Fate, StreamId};

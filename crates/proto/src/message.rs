@@ -45,6 +45,14 @@ pub enum Control {
     Hello(Hello),
     /// Answer with a pong of the same number.
     Ping(u64),
+    /// Answer with a pong of this number, but only after so long: a packet that comes in after a silence proves that the way
+    /// in is still open.
+    HeldPing {
+        /// The number.
+        number: u64,
+        /// How long to wait, in whole milliseconds.
+        hold: Duration,
+    },
     /// The answer to the ping of this number.
     Pong(u64),
     /// My direction of the stream ends at this offset.
@@ -197,8 +205,9 @@ impl Control {
                 continues: hello.continues,
                 resume_millis: millis(hello.resume_for),
             }),
-            Self::Ping(number) => wire::Kind::Ping(wire::Ping { number: *number }),
-            Self::Pong(number) => wire::Kind::Pong(wire::Ping { number: *number }),
+            Self::Ping(number) => wire::Kind::Ping(ping(*number, Duration::ZERO)),
+            Self::HeldPing { number, hold } => wire::Kind::Ping(ping(*number, *hold)),
+            Self::Pong(number) => wire::Kind::Pong(ping(*number, Duration::ZERO)),
             Self::End { id, offset } => wire::Kind::End(wire::End {
                 stream: id.0,
                 offset: *offset,
@@ -229,6 +238,10 @@ impl Control {
     fn from_wire(kind: wire::Kind) -> Result<Self, DecodeError> {
         Ok(match kind {
             wire::Kind::Hello(hello) => Self::Hello(hello.try_into()?),
+            wire::Kind::Ping(ping) if ping.hold_millis > 0 => Self::HeldPing {
+                number: ping.number,
+                hold: Duration::from_millis(ping.hold_millis),
+            },
             wire::Kind::Ping(ping) => Self::Ping(ping.number),
             wire::Kind::Pong(pong) => Self::Pong(pong.number),
             wire::Kind::End(end) => Self::End {
@@ -276,6 +289,13 @@ impl TryFrom<wire::Hello> for Hello {
             continues: hello.continues,
             resume_for: Duration::from_millis(hello.resume_millis),
         })
+    }
+}
+
+fn ping(number: u64, hold: Duration) -> wire::Ping {
+    wire::Ping {
+        number,
+        hold_millis: millis(hold),
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Config {
     /// After how much silence to ping. The side that dialled needs a value below the NAT's timeout; `None` leaves it to
     /// the peer.
     pub keepalive: Option<Duration>,
+    /// Whether to ping while no stream is open, too. Where not, the owner sees to it ([`Session::ping_held`]).
+    pub idle_pings: bool,
     /// How long a ping or the hello may stay unanswered.
     pub patience: Duration,
     /// How long the announcement of a direction's end may come after the end of its carrier stream.
@@ -76,6 +78,7 @@ impl Default for Config {
         Self {
             max_streams: 1024,
             keepalive: None,
+            idle_pings: true,
             patience: Duration::from_secs(10),
             end_grace: Duration::from_secs(10),
             resume_for: Duration::from_secs(600),
@@ -145,6 +148,8 @@ pub enum Event {
 
 /// Bytes that may wait for a peer that does not read its control stream.
 const MAX_CONTROL_BACKLOG: usize = 1024 * 1024;
+/// The longest that a pong is held back; one that is asked for later comes then.
+pub const MAX_HOLD: Duration = Duration::from_secs(300);
 /// Pings of our own that may be under way at once.
 const MAX_PINGS: usize = 64;
 
@@ -195,6 +200,10 @@ pub struct Session {
     keepalive: Option<Keepalive>,
     pings: VecDeque<(u64, Instant)>,
     next_ping: u64,
+    /// A pong that the peer wants later.
+    held: Option<(Instant, u64)>,
+    /// After a pong that was held, when the peer must have been heard of again.
+    expected: Option<Instant>,
     peer_resets: Budget,
     peer_pings: Budget,
     peer_offers: Budget,
@@ -229,6 +238,8 @@ impl Session {
             keepalive: None,
             pings: VecDeque::new(),
             next_ping: 0,
+            held: None,
+            expected: None,
             peer_resets: Budget::new(20_000, Duration::from_micros(50), now),
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
             peer_offers: Budget::new(20, Duration::from_secs(1), now),
@@ -243,6 +254,7 @@ impl Session {
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
+        self.expected = None;
         self.reader.push(bytes);
         while let Some(frame) = self
             .reader
@@ -266,6 +278,12 @@ impl Session {
                     return Err(Violation::protocol("too many pings"));
                 }
                 self.queue(&Control::Pong(number));
+            }
+            Control::HeldPing { number, hold } => {
+                if !self.peer_pings.take(now) {
+                    return Err(Violation::protocol("too many pings"));
+                }
+                self.held = Some((now + hold.min(MAX_HOLD), number));
             }
             Control::Pong(number) => self.handle_pong(number, now),
             Control::End { id, offset } => self.handle_end(id, offset, now)?,
@@ -316,13 +334,26 @@ impl Session {
 
     /// Asks the peer for a sign of life; [`Event::Pong`] carries the number returned.
     pub fn ping(&mut self, now: Instant) -> u64 {
+        let number = self.new_ping(now);
+        self.queue(&Control::Ping(number));
+        number
+    }
+
+    /// Likewise, but the peer is to answer only after so long, at most [`MAX_HOLD`], and expects to hear from us again soon
+    /// after that. Another such ping takes the place of one that is not answered yet.
+    pub fn ping_held(&mut self, hold: Duration, now: Instant) -> u64 {
+        let number = self.new_ping(now);
+        self.queue(&Control::HeldPing { number, hold });
+        number
+    }
+
+    fn new_ping(&mut self, now: Instant) -> u64 {
         let number = self.next_ping;
         self.next_ping += 1;
         if self.pings.len() == MAX_PINGS {
             self.pings.pop_front();
         }
         self.pings.push_back((number, now));
-        self.queue(&Control::Ping(number));
         number
     }
 
@@ -361,9 +392,14 @@ impl Session {
             Phase::Down { until } => Some(until),
             Phase::New | Phase::Up { .. } | Phase::GivenUp | Phase::Closed => None,
         };
-        let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
+        let keepalive = self.keepalive.as_ref().filter(|_| self.keeps_alive());
+        let keepalive = keepalive.map(Keepalive::deadline);
+        let held = self.held.map(|(at, _)| at);
         let grace = self.graces.first().map(|&(at, _)| at);
-        [expiry, keepalive, grace, self.acks.due()].into_iter().flatten().min()
+        [expiry, keepalive, held, self.expected, grace, self.acks.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due by `now`.
@@ -376,14 +412,19 @@ impl Session {
             self.events.push_back(Event::Failed(refusal));
             return;
         }
-        match self.keepalive.as_mut().map(|k| k.poll(now)) {
+        if let Some((_, number)) = self.held.take_if(|(at, _)| *at <= now) {
+            self.queue(&Control::Pong(number));
+            self.expected = Some(now + 2 * self.config.patience);
+        }
+        let silent = self.expected.is_some_and(|at| at <= now);
+        let keeps_alive = self.keeps_alive();
+        let verdict = self.keepalive.as_mut().filter(|_| keeps_alive).map(|k| k.poll(now));
+        match verdict {
+            _ if silent => return self.fail_silent(),
             Some(Verdict::Ping) => {
                 self.ping(now);
             }
-            Some(Verdict::Dead) => {
-                self.fail(Refusal::new(Reason::IdleTimeout, "the peer does not answer"));
-                return;
-            }
+            Some(Verdict::Dead) => return self.fail_silent(),
             Some(Verdict::Quiet) | None => {}
         }
         self.end_graces(now);
@@ -457,7 +498,17 @@ impl Session {
     fn fail(&mut self, refusal: Refusal) {
         self.phase = Phase::GivenUp;
         self.keepalive = None;
+        self.held = None;
+        self.expected = None;
         self.events.push_back(Event::Failed(refusal));
+    }
+
+    fn fail_silent(&mut self) {
+        self.fail(Refusal::new(Reason::IdleTimeout, "the peer does not answer"));
+    }
+
+    fn keeps_alive(&self) -> bool {
+        self.config.idle_pings || self.open > 0
     }
 
     fn note_drained(&mut self) {

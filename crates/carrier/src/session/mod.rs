@@ -168,13 +168,22 @@ impl Tunnel {
 
     /// Asks the peer for a sign of life and says how long it took.
     pub async fn ping(&self) -> Result<Duration, Refusal> {
+        self.ask(Session::ping).await
+    }
+
+    /// Likewise, but the peer is to answer only after so long: see [`Session::ping_held`].
+    pub async fn ping_held(&self, hold: Duration) -> Result<Duration, Refusal> {
+        self.ask(|session, now| session.ping_held(hold, now)).await
+    }
+
+    async fn ask(&self, ping: impl FnOnce(&mut Session, std::time::Instant) -> u64) -> Result<Duration, Refusal> {
         let (sender, answered) = oneshot::channel();
         let asked = self.shared.with(|state| {
             // Without a carrier, nobody would answer.
             if !state.session.is_up() {
                 return false;
             }
-            let number = state.session.ping(now());
+            let number = ping(&mut state.session, now());
             state.pongs.retain(|_, waiting| !waiting.is_closed());
             state.pongs.insert(number, sender);
             true

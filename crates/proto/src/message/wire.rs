@@ -112,6 +112,8 @@ pub(super) struct Position {
 pub(super) struct Ping {
     #[prost(uint64, tag = "1")]
     pub(super) number: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) hold_millis: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

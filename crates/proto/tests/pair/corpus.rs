@@ -142,6 +142,13 @@ fn messages() -> Vec<(&'static str, Control)> {
             }),
         ),
         ("ping", Control::Ping(7)),
+        (
+            "held-ping",
+            Control::HeldPing {
+                number: 8,
+                hold: Duration::from_secs(50),
+            },
+        ),
         ("pong", Control::Pong(7)),
         (
             "offer",

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Durat
 
 use tunnel_model::{Class, Fault, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_LOSSES, MAX_PACKET, MAX_SERVICES,
-    MAX_SUBNETS, Open, Position, Prelude, Session, Side, StreamId, encode_datagram,
+    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_HOLD, MAX_LOSSES, MAX_PACKET,
+    MAX_SERVICES, MAX_SUBNETS, Open, Position, Prelude, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -77,6 +77,7 @@ fn the_limits_are_those_of_the_code() {
         of("header or reply"),
         format!("{} bytes", grouped(MAX_HEADER_FRAME as u64))
     );
+    assert_eq!(of("pong that is held back"), format!("{} s", MAX_HOLD.as_secs()));
     assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
     assert_eq!(of("services of an edge"), grouped(MAX_SERVICES as u64));
     assert_eq!(of("subnets of an edge"), MAX_SUBNETS.to_string());
@@ -257,6 +258,10 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     let controls = [
         Control::Hello(hello(Side::Edge)),
         Control::Ping(1),
+        Control::HeldPing {
+            number: 2,
+            hold: Duration::from_secs(50),
+        },
         Control::Pong(1),
         Control::End { id, offset: 3 },
         Control::Reset {
