@@ -416,8 +416,9 @@ impl Session {
             self.queue(&Control::Pong(number));
             self.expected = Some(now + 2 * self.config.patience);
         }
-        let silent = self.expected.is_some_and(|at| at <= now);
         let keeps_alive = self.keeps_alive();
+        // With open streams the keepalive decides.
+        let silent = self.expected.take_if(|at| *at <= now).is_some() && self.open == 0;
         let verdict = self.keepalive.as_mut().filter(|_| keeps_alive).map(|k| k.poll(now));
         match verdict {
             _ if silent => return self.fail_silent(),

@@ -1,6 +1,6 @@
 //! The life of one node's session: admitted on its first carrier, kept while it has none, resumed on the next.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use crate::{
     directory::Stay,
 };
 
+/// After how much silence an edge is asked for a sign of life while streams are open; by itself it says something sooner.
+const KEEPALIVE: Duration = Duration::from_secs(45);
 /// Carriers of one session that wait to take over; one that comes after them is turned away.
 const MAX_NEXT: usize = 2;
 
@@ -46,7 +48,12 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
             return;
         }
     };
-    let config = Config::default();
+    let config = Config {
+        keepalive: Some(KEEPALIVE),
+        // An edge may be silent for as long as its network allows.
+        idle_pings: false,
+        ..Config::default()
+    };
     let greeted = async {
         let arriving = Arriving::accept(accepted.connection, config.patience).await?;
         let session = arriving.hello.session;

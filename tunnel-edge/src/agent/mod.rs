@@ -5,11 +5,13 @@
 //! agent was started in, so that several agents can live in one process.
 
 mod flows;
+mod health;
 mod network;
 mod renewal;
 mod retry;
 mod session;
 mod settings;
+mod silence;
 mod state;
 mod status;
 mod streams;
@@ -18,7 +20,7 @@ use std::{
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -44,6 +46,7 @@ use self::{
     network::Network,
     retry::Retry,
     session::{Failed, Over},
+    silence::Networks,
 };
 pub use self::{
     settings::Settings,
@@ -135,6 +138,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) metrics: EdgeMetrics,
     journal: Journal,
+    networks: Mutex<Networks>,
     /// Where it listens for local clients, in the configuration's order.
     listening: Vec<SocketAddr>,
     check: Check,
@@ -171,6 +175,7 @@ impl Agent {
             tasks: home.tasks,
             metrics: home.metrics,
             journal: Journal::open(&config.state),
+            networks: Mutex::new(Networks::open(&config.state)),
             listening: listeners.iter().map(|bound| bound.address).collect(),
             check: home.check,
         });
@@ -265,6 +270,11 @@ impl Agent {
 }
 
 impl Shared {
+    /// What is known of the networks that this machine was in.
+    fn networks(&self) -> MutexGuard<'_, Networks> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes in the journal that there is no link.
     fn lost(&self, cause: LossCause, why: &Refusal, moved: Moved) {
         self.journal.lost(cause, &why.message, moved, self.identity.now());

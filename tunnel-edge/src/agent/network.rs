@@ -46,6 +46,11 @@ impl Network {
         self.source = source_towards(gateway);
     }
 
+    /// From where packets to the gateway left when that was last asked.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
     /// Returns when packets to the gateway leave from another address than before, or can leave again. Cancel safe.
     pub(super) async fn moved(&mut self, gateway: SocketAddr) {
         loop {

@@ -1,7 +1,6 @@
 //! One session with the gateway, from the dial to its end.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -11,10 +10,10 @@ use std::{
 
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel, quic::DialError};
 use tunnel_identity::{UnixTime, tls::Alpn};
 use tunnel_model::{LossCause, Reason, Refusal, SessionId};
@@ -22,7 +21,9 @@ use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
     Settings, Shared,
+    health::{Dead, keep_healthy},
     network::{Network, source_towards},
+    silence::SHORTEST,
     streams,
 };
 use crate::{
@@ -30,13 +31,8 @@ use crate::{
     journal::{self, Moved},
 };
 
-/// The longest silence on the link: below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3
-/// asks for two minutes, many give thirty seconds).
-const KEEPALIVE: Duration = Duration::from_secs(25);
 /// How long a ping may stay unanswered.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the old socket has to answer on a new network before a fresh one is tried.
-const MIGRATION: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// While streams wait, the gateway is dialled anew this often.
 pub(super) const DIAL_AGAIN: Duration = Duration::from_secs(1);
 /// Attempts that may be under way at once; the oldest of them has had its time by then.
@@ -114,7 +110,9 @@ pub(crate) fn hello(session: SessionId, carrier: u64) -> Hello {
 /// How an edge runs its sessions.
 pub(crate) fn session_config() -> Config {
     Config {
-        keepalive: Some(KEEPALIVE),
+        keepalive: Some(SHORTEST),
+        // Idle pings are those of the health, which learn.
+        idle_pings: false,
         patience: PATIENCE,
         ..Config::default()
     }
@@ -292,9 +290,9 @@ impl Session {
                     shared.state.send_modify(|state| state.generation = settings.generation);
                     current = settings;
                 }
-                dead = &mut health, if !given_up => {
+                Dead { refusal: dead, cause: found } = &mut health, if !given_up => {
                     given_up = true;
-                    cause = Some(LossCause::AddressChange);
+                    cause = Some(found);
                     tunnel.give_up_carrier(&dead);
                 }
                 () = stopping.cancelled(), if !leaving => {
@@ -351,67 +349,6 @@ fn offer_anew(tunnel: &Tunnel, before: &Settings, now: &Settings) {
     // A configuration that was read has been found to offer no more than it may.
     if let Err(error) = tunnel.offer(&offer) {
         warn!(%error, "the gateway is not told what is offered now");
-    }
-}
-
-/// Pings so often that no NAT forgets the flow, and at once when the network changed. Returns only if the session is to
-/// be given up.
-async fn keep_healthy(
-    shared: &Shared,
-    tunnel: &Tunnel,
-    network: &mut Network,
-    alive: &OnceLock<Instant>,
-    generation: &AtomicU64,
-) -> Refusal {
-    // Without a connection this is over before it has done anything.
-    let Some(status) = tunnel.status() else {
-        return std::future::pending().await;
-    };
-    let gateway = status.remote;
-    network.settle_on(gateway);
-    loop {
-        match timeout(PATIENCE, tunnel.ping()).await {
-            Ok(Ok(rtt)) => {
-                shared.metrics.pong(rtt);
-                shared.check.ready();
-                if alive.set(Instant::now()).is_ok() {
-                    let now = shared.identity.now();
-                    shared.state.send_modify(|state| {
-                        state.connected(tunnel.clone(), generation.load(Ordering::Relaxed), rtt, now)
-                    });
-                }
-            }
-            // The session's own keepalive decides whether the peer is gone.
-            Ok(Err(refusal)) => shared.check.failed(refusal.message),
-            Err(_) => shared.check.failed("the gateway does not answer"),
-        }
-        tokio::select! {
-            () = sleep(KEEPALIVE) => {}
-            () = network.moved(gateway) => {
-                if let Err(refusal) = migrate(shared, tunnel, gateway).await {
-                    return refusal;
-                }
-            }
-        }
-    }
-}
-
-/// Makes the session go on from another local address. The socket is bound to none, so that its next packet leaves from
-/// the new one and QUIC migrates; where the old socket is stuck, a new one takes its place under the connection.
-async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr) -> Result<(), Refusal> {
-    info!(%gateway, "the local network changed");
-    if let Ok(answer) = timeout(MIGRATION, tunnel.ping()).await {
-        return answer.map(drop);
-    }
-    debug!("no answer from the new network, taking a new socket");
-    let lost = |message: String| Refusal::new(Reason::CarrierLost, message);
-    shared
-        .dialer
-        .rebind()
-        .map_err(|error| lost(format!("the network changed and there is no new socket: {error}")))?;
-    match timeout(PATIENCE, tunnel.ping()).await {
-        Ok(answer) => answer.map(drop),
-        Err(_) => Err(lost("the network changed and the gateway does not answer".to_owned())),
     }
 }
 
