@@ -125,6 +125,59 @@ async fn n2_a_cut_link_shows_within_the_idle_time_and_a_mended_one_by_itself() -
     edge.wait_connected(&world.lab).await
 }
 
+/// N5: the edge learns how long the network lets it be silent, from what does not come in, and stays connected meanwhile.
+#[tokio::test]
+async fn n5_an_idle_edge_learns_when_its_nat_forgets_it() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric)).await?;
+    world.lab.site(1).forget_silent_flows(Duration::from_secs(35))?;
+    // 25 s hold, 50 s do not; and the time in which that is found.
+    let file = edge.state.join("networks.json");
+    wait_until("it has learned", Duration::from_secs(120), async || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"holds_s\":25,\"fails_s\":50"))
+    })
+    .await?;
+    assert_one_session(&world).await
+}
+
+/// An idle hour, as an edge has it that knows its network: measured for ten minutes. Takes too long to run each time.
+#[tokio::test]
+#[ignore = "takes eleven minutes; prints figures"]
+#[allow(clippy::print_stderr)]
+async fn an_idle_hour_costs_little() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    const MEASURED: Duration = Duration::from_secs(600);
+    let world = World::start([Site::new()]).await?;
+    let mut edge = world.join(1).await?;
+    let known = format!(
+        "{{\"{}\":{{\"holds_s\":120,\"used_at\":0}}}}",
+        world.lab.host("edge1").addr()
+    );
+    std::fs::write(edge.state.join("networks.json"), known)?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await?;
+    // The beginning of a connection is not idle: it looks for the path's MTU.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let counted = || {
+        let stats = world.lab.site(1).link().stats();
+        (
+            stats.up.offered_packets + stats.down.offered_packets,
+            stats.up.offered_bytes + stats.down.offered_bytes,
+        )
+    };
+    let before = counted();
+    tokio::time::sleep(MEASURED).await;
+    let after = counted();
+    let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
+    let hour = bytes * 3600 / MEASURED.as_secs();
+    eprintln!(
+        "{packets} packets, {bytes} bytes in {} s; {hour} bytes an hour",
+        MEASURED.as_secs()
+    );
+    ensure!(hour <= 42_000, "{hour} bytes an hour");
+    assert_one_session(&world).await
+}
+
 /// N6
 #[tokio::test]
 async fn n6_no_transfer_stalls_on_a_narrow_path_that_says_nothing() -> anyhow::Result<()> {
