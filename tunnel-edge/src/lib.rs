@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads `edge.toml`, [`identity`] the keys that [`join`] got, [`agent`] is the running agent, and [`targets`]
 //! judges and dials what the gateway asks for; [`outbound`] lets local clients out to services beyond the gateway.
-//! [`reload`] changes the configuration of one that runs. [`cli`] is the program around them. Nothing here is global: several
+//! [`journal`] remembers when there was no link, and why. [`reload`] changes the configuration of one that runs. [`cli`] is the program around them. Nothing here is global: several
 //! [`agent::Agent`]s run in one process.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,6 +15,7 @@ mod echo;
 mod fault;
 pub mod identity;
 pub mod join;
+pub mod journal;
 pub mod metrics;
 pub mod outbound;
 pub mod reload;

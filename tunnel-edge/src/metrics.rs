@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 use tunnel_carrier::Relayed;
 use tunnel_daemon::metrics::Metrics;
-use tunnel_model::Reason;
+use tunnel_model::{LossCause, Reason};
 
 /// Lengths of sessions, in seconds: one that flaps, one that a NAT drops, one that lasts.
 const SESSION_BUCKETS: [f64; 6] = [1.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0];
@@ -19,6 +19,7 @@ pub struct EdgeMetrics {
     connected: Gauge,
     session_seconds: Histogram,
     reconnects: Family<ByReason, Counter>,
+    link_losses: Family<ByCause, Counter>,
     rtt_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     streams: Counter,
     open_streams: Gauge,
@@ -31,6 +32,11 @@ pub struct EdgeMetrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCause {
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +57,11 @@ impl EdgeMetrics {
             reconnects: metrics.register(
                 "reconnects",
                 "Sessions and attempts that ended, by reason",
+                Family::default(),
+            ),
+            link_losses: metrics.register(
+                "link_losses",
+                "Times without a link that are over, by cause",
                 Family::default(),
             ),
             rtt_seconds: metrics.register("rtt_seconds", "The last round trip to the gateway", Gauge::default()),
@@ -83,6 +94,12 @@ impl EdgeMetrics {
             self.session_seconds.observe(lasted.as_secs_f64());
         }
         self.reconnects.get_or_create_owned(&by(why)).inc();
+    }
+
+    /// There is a link again.
+    pub(crate) fn link_back(&self, cause: LossCause) {
+        let cause = cause.as_str();
+        self.link_losses.get_or_create_owned(&ByCause { cause }).inc();
     }
 
     pub(crate) fn refused(&self, why: Reason) {

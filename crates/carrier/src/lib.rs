@@ -17,6 +17,6 @@ mod session;
 pub use link::Connection;
 pub use relay::{Relayed, relay, relay_until};
 pub use session::{
-    Answer, Arriving, Carrier, Driver, Flow, FlowSender, Incoming, Notice, Opened, Rejected, Stream, Tunnel,
+    Answer, Arriving, Carrier, Driver, Flow, FlowSender, Incoming, Meter, Notice, Opened, Rejected, Stream, Tunnel,
     TunnelStatus,
 };

@@ -17,6 +17,7 @@
 //! | who asks | [`Principal`] |
 //! | who may reach what | [`Rule`], [`Policy`] |
 //! | the gateway's list of nodes, with a revision | [`Directory`] |
+//! | why a link was lost, and for how long | [`LinkLoss`] |
 //! | why something was refused | [`Reason`], [`Refusal`] |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -28,6 +29,7 @@ mod directory;
 mod host;
 mod id;
 mod label;
+mod loss;
 mod name;
 mod policy;
 mod principal;
@@ -46,6 +48,7 @@ pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};
 pub use host::{Host, ParseHostError, via_name};
 pub use id::{ClusterId, NodeId, ParseIdError, SessionId, TokenId, TraceId};
 pub use label::{Labels, ParseLabelError};
+pub use loss::{LinkLoss, LossCause};
 pub use name::{CLOUD, GroupName, NodeName, ParseNameError, ReservedName, ServiceName, UserName, Zone};
 pub use policy::{
     Ask, Denial, Glob, NodeSelector, ParseGlobError, ParseRuleError, Policy, Rule, Subject, TargetPattern, Verdict,

@@ -57,9 +57,10 @@ pub use frame::{FrameError, FrameReader, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, Pr
 pub use greeting::{Greeted, Greeting};
 pub use hello::{Hello, Negotiated, VERSIONS};
 pub use message::{
-    Control, DecodeError, Header, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, Position, check_offer,
+    Control, DecodeError, Header, MAX_LOSSES, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, Position,
+    check_offer,
 };
 pub use session::{
-    Attach, Config, Event, Incoming, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
+    Attach, Config, Event, Incoming, MAX_HOLD, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
 };
 pub use stream::{Fate, StreamId};

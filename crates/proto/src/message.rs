@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use tunnel_model::{Class, HostPort, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target, TraceId};
+use tunnel_model::{
+    Class, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target,
+    TraceId,
+};
 
 use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 
@@ -16,6 +19,8 @@ use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 pub const MAX_SERVICES: usize = 1024;
 /// How many subnets an edge may offer.
 pub const MAX_SUBNETS: usize = 256;
+/// How many losses of the link an edge may tell at once.
+pub const MAX_LOSSES: usize = 64;
 /// The longest piece of text in a message that has no limit of its own, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -40,6 +45,14 @@ pub enum Control {
     Hello(Hello),
     /// Answer with a pong of the same number.
     Ping(u64),
+    /// Answer with a pong of this number, but only after so long: a packet that comes in after a silence proves that the way
+    /// in is still open.
+    HeldPing {
+        /// The number.
+        number: u64,
+        /// How long to wait, in whole milliseconds.
+        hold: Duration,
+    },
     /// The answer to the ping of this number.
     Pong(u64),
     /// My direction of the stream ends at this offset.
@@ -74,6 +87,10 @@ pub enum Control {
         /// There are no others.
         last: bool,
     },
+    /// From the edge: these losses of the link are over, and you have not said that you know them.
+    Journal(Vec<LinkLoss>),
+    /// From the gateway: I keep what your journal says up to this number.
+    Journaled(u64),
 }
 
 /// How far a direction has come, as its receiver sees it.
@@ -188,8 +205,9 @@ impl Control {
                 continues: hello.continues,
                 resume_millis: millis(hello.resume_for),
             }),
-            Self::Ping(number) => wire::Kind::Ping(wire::Ping { number: *number }),
-            Self::Pong(number) => wire::Kind::Pong(wire::Ping { number: *number }),
+            Self::Ping(number) => wire::Kind::Ping(ping(*number, Duration::ZERO)),
+            Self::HeldPing { number, hold } => wire::Kind::Ping(ping(*number, *hold)),
+            Self::Pong(number) => wire::Kind::Pong(ping(*number, Duration::ZERO)),
             Self::End { id, offset } => wire::Kind::End(wire::End {
                 stream: id.0,
                 offset: *offset,
@@ -210,12 +228,20 @@ impl Control {
                 streams: streams.iter().map(wire::Position::from).collect(),
                 last: *last,
             }),
+            Self::Journal(losses) => wire::Kind::Journal(wire::Journal {
+                losses: losses.iter().map(write_loss).collect(),
+            }),
+            Self::Journaled(number) => wire::Kind::Journaled(wire::Journaled { number: *number }),
         }
     }
 
     fn from_wire(kind: wire::Kind) -> Result<Self, DecodeError> {
         Ok(match kind {
             wire::Kind::Hello(hello) => Self::Hello(hello.try_into()?),
+            wire::Kind::Ping(ping) if ping.hold_millis > 0 => Self::HeldPing {
+                number: ping.number,
+                hold: Duration::from_millis(ping.hold_millis),
+            },
             wire::Kind::Ping(ping) => Self::Ping(ping.number),
             wire::Kind::Pong(pong) => Self::Pong(pong.number),
             wire::Kind::End(end) => Self::End {
@@ -236,6 +262,8 @@ impl Control {
                 streams: read_positions(resume.streams),
                 last: resume.last,
             },
+            wire::Kind::Journal(journal) => Self::Journal(read_journal(journal)?),
+            wire::Kind::Journaled(journaled) => Self::Journaled(journaled.number),
         })
     }
 }
@@ -264,6 +292,13 @@ impl TryFrom<wire::Hello> for Hello {
     }
 }
 
+fn ping(number: u64, hold: Duration) -> wire::Ping {
+    wire::Ping {
+        number,
+        hold_millis: millis(hold),
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -288,6 +323,34 @@ impl From<wire::Position> for Position {
             received: position.received,
         }
     }
+}
+
+fn write_loss(loss: &LinkLoss) -> wire::Loss {
+    wire::Loss {
+        number: loss.number,
+        cause: loss.cause as u32,
+        begun_unix_millis: loss.begun_millis,
+        lasted_millis: millis(loss.lasted),
+        sent: loss.sent,
+        received: loss.received,
+        message: LinkLoss::clip(&loss.message),
+    }
+}
+
+fn read_journal(journal: wire::Journal) -> Result<Vec<LinkLoss>, DecodeError> {
+    if journal.losses.len() > MAX_LOSSES {
+        return Err(DecodeError::TooMany("journal.losses"));
+    }
+    let loss = |loss: wire::Loss| LinkLoss {
+        number: loss.number,
+        cause: LossCause::from_wire(loss.cause),
+        begun_millis: loss.begun_unix_millis,
+        lasted: Duration::from_millis(loss.lasted_millis),
+        sent: loss.sent,
+        received: loss.received,
+        message: LinkLoss::clip(&loss.message),
+    };
+    Ok(journal.losses.into_iter().map(loss).collect())
 }
 
 fn write_offer(offer: &Offer) -> wire::Offer {

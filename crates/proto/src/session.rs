@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tunnel_model::{Offer, Reason, Refusal};
+use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
 
 use self::{
     acks::Acks,
@@ -26,7 +26,7 @@ use crate::{
     Control, FrameReader, MAX_CONTROL_FRAME, StreamId,
     budget::Budget,
     keepalive::{Keepalive, Verdict},
-    message::{OfferError, encode_offer},
+    message::{MAX_LOSSES, OfferError, encode_offer},
     seen::SeenIds,
 };
 
@@ -61,6 +61,8 @@ pub struct Config {
     /// After how much silence to ping. The side that dialled needs a value below the NAT's timeout; `None` leaves it to
     /// the peer.
     pub keepalive: Option<Duration>,
+    /// Whether to ping while no stream is open, too. Where not, the owner sees to it ([`Session::ping_held`]).
+    pub idle_pings: bool,
     /// How long a ping or the hello may stay unanswered.
     pub patience: Duration,
     /// How long the announcement of a direction's end may come after the end of its carrier stream.
@@ -76,6 +78,7 @@ impl Default for Config {
         Self {
             max_streams: 1024,
             keepalive: None,
+            idle_pings: true,
             patience: Duration::from_secs(10),
             end_grace: Duration::from_secs(10),
             resume_for: Duration::from_secs(600),
@@ -100,6 +103,10 @@ impl Violation {
 pub enum Event {
     /// The edge says anew what it offers.
     Offer(Offer),
+    /// The edge tells losses of its link. Once they are kept, [`Session::journaled`] says so.
+    Journal(Vec<LinkLoss>),
+    /// The gateway keeps what the journal says up to this number.
+    Journaled(u64),
     /// The ping of this number was answered.
     Pong {
         /// What [`Session::ping`] returned.
@@ -141,6 +148,8 @@ pub enum Event {
 
 /// Bytes that may wait for a peer that does not read its control stream.
 const MAX_CONTROL_BACKLOG: usize = 1024 * 1024;
+/// The longest that a pong is held back; one that is asked for later comes then.
+pub const MAX_HOLD: Duration = Duration::from_secs(300);
 /// Pings of our own that may be under way at once.
 const MAX_PINGS: usize = 64;
 
@@ -191,9 +200,14 @@ pub struct Session {
     keepalive: Option<Keepalive>,
     pings: VecDeque<(u64, Instant)>,
     next_ping: u64,
+    /// A pong that the peer wants later.
+    held: Option<(Instant, u64)>,
+    /// After a pong that was held, when the peer must have been heard of again.
+    expected: Option<Instant>,
     peer_resets: Budget,
     peer_pings: Budget,
     peer_offers: Budget,
+    peer_journals: Budget,
     /// We, or the peer, said goaway.
     leaving: bool,
     drained: bool,
@@ -224,9 +238,12 @@ impl Session {
             keepalive: None,
             pings: VecDeque::new(),
             next_ping: 0,
+            held: None,
+            expected: None,
             peer_resets: Budget::new(20_000, Duration::from_micros(50), now),
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
             peer_offers: Budget::new(20, Duration::from_secs(1), now),
+            peer_journals: Budget::new(20, Duration::from_secs(1), now),
             leaving: false,
             drained: false,
         }
@@ -237,6 +254,7 @@ impl Session {
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.heard(now);
         }
+        self.expected = None;
         self.reader.push(bytes);
         while let Some(frame) = self
             .reader
@@ -261,6 +279,12 @@ impl Session {
                 }
                 self.queue(&Control::Pong(number));
             }
+            Control::HeldPing { number, hold } => {
+                if !self.peer_pings.take(now) {
+                    return Err(Violation::protocol("too many pings"));
+                }
+                self.held = Some((now + hold.min(MAX_HOLD), number));
+            }
             Control::Pong(number) => self.handle_pong(number, now),
             Control::End { id, offset } => self.handle_end(id, offset, now)?,
             Control::Reset { id, refusal } => self.handle_reset(id, refusal, now)?,
@@ -282,6 +306,19 @@ impl Session {
                 }
                 self.events.push_back(Event::Offer(offer));
             }
+            Control::Journal(_) if self.side == Side::Edge => {
+                return Err(Violation::protocol("a gateway keeps no journal"));
+            }
+            Control::Journal(losses) => {
+                if !self.peer_journals.take(now) {
+                    return Err(Violation::protocol("too many pages of the journal"));
+                }
+                self.events.push_back(Event::Journal(losses));
+            }
+            Control::Journaled(_) if self.side == Side::Gateway => {
+                return Err(Violation::protocol("an edge keeps nobody's journal"));
+            }
+            Control::Journaled(number) => self.events.push_back(Event::Journaled(number)),
         }
         Ok(())
     }
@@ -297,13 +334,26 @@ impl Session {
 
     /// Asks the peer for a sign of life; [`Event::Pong`] carries the number returned.
     pub fn ping(&mut self, now: Instant) -> u64 {
+        let number = self.new_ping(now);
+        self.queue(&Control::Ping(number));
+        number
+    }
+
+    /// Likewise, but the peer is to answer only after so long, at most [`MAX_HOLD`], and expects to hear from us again soon
+    /// after that. Another such ping takes the place of one that is not answered yet.
+    pub fn ping_held(&mut self, hold: Duration, now: Instant) -> u64 {
+        let number = self.new_ping(now);
+        self.queue(&Control::HeldPing { number, hold });
+        number
+    }
+
+    fn new_ping(&mut self, now: Instant) -> u64 {
         let number = self.next_ping;
         self.next_ping += 1;
         if self.pings.len() == MAX_PINGS {
             self.pings.pop_front();
         }
         self.pings.push_back((number, now));
-        self.queue(&Control::Ping(number));
         number
     }
 
@@ -315,6 +365,17 @@ impl Session {
         let message = encode_offer(offer)?;
         self.queue_frame(&message);
         Ok(())
+    }
+
+    /// Tells the gateway losses of the link, the first [`MAX_LOSSES`] of these.
+    pub fn journal(&mut self, losses: &[LinkLoss]) {
+        let page = &losses[..losses.len().min(MAX_LOSSES)];
+        self.queue(&Control::Journal(page.to_vec()));
+    }
+
+    /// Tells the edge that its journal is kept up to this number.
+    pub fn journaled(&mut self, number: u64) {
+        self.queue(&Control::Journaled(number));
     }
 
     /// Opens and accepts no more streams; those that run may end. [`Event::Drained`] says when they have.
@@ -331,9 +392,14 @@ impl Session {
             Phase::Down { until } => Some(until),
             Phase::New | Phase::Up { .. } | Phase::GivenUp | Phase::Closed => None,
         };
-        let keepalive = self.keepalive.as_ref().map(Keepalive::deadline);
+        let keepalive = self.keepalive.as_ref().filter(|_| self.keeps_alive());
+        let keepalive = keepalive.map(Keepalive::deadline);
+        let held = self.held.map(|(at, _)| at);
         let grace = self.graces.first().map(|&(at, _)| at);
-        [expiry, keepalive, grace, self.acks.due()].into_iter().flatten().min()
+        [expiry, keepalive, held, self.expected, grace, self.acks.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due by `now`.
@@ -346,14 +412,20 @@ impl Session {
             self.events.push_back(Event::Failed(refusal));
             return;
         }
-        match self.keepalive.as_mut().map(|k| k.poll(now)) {
+        if let Some((_, number)) = self.held.take_if(|(at, _)| *at <= now) {
+            self.queue(&Control::Pong(number));
+            self.expected = Some(now + 2 * self.config.patience);
+        }
+        let keeps_alive = self.keeps_alive();
+        // With open streams the keepalive decides.
+        let silent = self.expected.take_if(|at| *at <= now).is_some() && self.open == 0;
+        let verdict = self.keepalive.as_mut().filter(|_| keeps_alive).map(|k| k.poll(now));
+        match verdict {
+            _ if silent => return self.fail_silent(),
             Some(Verdict::Ping) => {
                 self.ping(now);
             }
-            Some(Verdict::Dead) => {
-                self.fail(Refusal::new(Reason::IdleTimeout, "the peer does not answer"));
-                return;
-            }
+            Some(Verdict::Dead) => return self.fail_silent(),
             Some(Verdict::Quiet) | None => {}
         }
         self.end_graces(now);
@@ -427,7 +499,17 @@ impl Session {
     fn fail(&mut self, refusal: Refusal) {
         self.phase = Phase::GivenUp;
         self.keepalive = None;
+        self.held = None;
+        self.expected = None;
         self.events.push_back(Event::Failed(refusal));
+    }
+
+    fn fail_silent(&mut self) {
+        self.fail(Refusal::new(Reason::IdleTimeout, "the peer does not answer"));
+    }
+
+    fn keeps_alive(&self) -> bool {
+        self.config.idle_pings || self.open > 0
     }
 
     fn note_drained(&mut self) {

@@ -6,8 +6,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tunnel_model::{
-    ClusterId, Destination, GroupName, Labels, NodeId, NodeName, Protocol, Service, Subnet, Target, TokenId, UserName,
-    Zone,
+    ClusterId, Destination, GroupName, Labels, LossCause, NodeId, NodeName, Protocol, Service, Subnet, Target, TokenId,
+    UserName, Zone,
 };
 
 pub use crate::directory::RouteState;
@@ -114,6 +114,34 @@ pub struct NodeView {
     pub agent_version: String,
     /// When it joined.
     pub enrolled_at: String,
+}
+
+/// `GET /v1/nodes/NAME/history`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeHistory {
+    /// The node's name.
+    pub node: NodeName,
+    /// The losses of its link that it has told of, oldest first.
+    pub losses: Vec<LossView>,
+}
+
+/// A loss of a node's link that is over, as the node tells it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LossView {
+    /// Its place in the node's journal.
+    pub number: u64,
+    /// Why.
+    pub cause: LossCause,
+    /// When it began, by the node's clock.
+    pub begun_at: String,
+    /// Until a gateway was greeted again, in seconds.
+    pub lasted_seconds: f64,
+    /// Bytes that the node had sent on the connection that was lost.
+    pub sent_bytes: u64,
+    /// Bytes that it had received there.
+    pub received_bytes: u64,
+    /// What was said at the time.
+    pub message: String,
 }
 
 /// Whether a node can be reached.

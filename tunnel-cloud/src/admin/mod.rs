@@ -70,6 +70,7 @@ pub fn router(app: AppState) -> Router {
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{name}", get(nodes::show).delete(nodes::remove))
+        .route("/v1/nodes/{name}/history", get(nodes::history))
         .route("/v1/nodes/{name}/labels", patch(nodes::label))
         .route("/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/v1/nodes/{name}/ping", post(nodes::ping))

@@ -9,11 +9,11 @@ use axum::{
 };
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::UnixTime;
-use tunnel_model::{NodeName, NodeState, Reason};
+use tunnel_model::{LinkLoss, NodeName, NodeState, Reason};
 
 use super::{
     AppState,
-    api::{CertificateView, Connection, Done, EditLabels, NodeDetail, NodeList, NodeView, Pong},
+    api::{CertificateView, Connection, Done, EditLabels, LossView, NodeDetail, NodeHistory, NodeList, NodeView, Pong},
     error::{Answer, ApiError, read, refused},
 };
 use crate::{
@@ -47,6 +47,27 @@ pub(super) async fn show(State(app): State<AppState>, Path(name): Path<String>) 
             })
             .collect(),
     }))
+}
+
+pub(super) async fn history(State(app): State<AppState>, Path(name): Path<String>) -> Answer<NodeHistory> {
+    let node = find(&app.state.directory, &name)?.record;
+    let losses = app.state.store.losses(node.id).await?;
+    Ok(Json(NodeHistory {
+        node: node.name,
+        losses: losses.into_iter().map(loss).collect(),
+    }))
+}
+
+fn loss(loss: LinkLoss) -> LossView {
+    LossView {
+        number: loss.number,
+        cause: loss.cause,
+        begun_at: UnixTime::from_secs(loss.begun_millis / 1000).to_string(),
+        lasted_seconds: loss.lasted.as_secs_f64(),
+        sent_bytes: loss.sent,
+        received_bytes: loss.received,
+        message: loss.message,
+    }
 }
 
 pub(super) async fn label(State(app): State<AppState>, Path(name): Path<String>, body: Bytes) -> Answer<NodeDetail> {

@@ -243,6 +243,11 @@ pub enum NodesCommand {
         /// Its name
         node: String,
     },
+    /// Show when a node's link was lost, why, and for how long
+    History {
+        /// Its name
+        node: String,
+    },
     /// Set and remove labels of a node
     Label {
         /// Its name

@@ -11,13 +11,17 @@ use super::{
     args::LabelEdit,
     gateway::{Gateway, segment},
 };
-use crate::admin::api::{Connection, Done, EditLabels, NodeDetail, NodeList, NodeView};
+use crate::admin::api::{Connection, Done, EditLabels, NodeDetail, NodeHistory, NodeList, NodeView};
 
 pub(super) async fn run(command: NodesCommand, gateway: &Gateway, format: OutputFormat) -> Result<(), CliError> {
     let path = |node: &str| format!("/v1/nodes/{}", segment(node));
     match command {
         NodesCommand::Ls => format.emit(&gateway.get::<NodeList>("/v1/nodes").await?, list),
         NodesCommand::Show { node } => format.emit(&gateway.get::<NodeDetail>(&path(&node)).await?, detail),
+        NodesCommand::History { node } => {
+            let path = path(&node) + "/history";
+            format.emit(&gateway.get::<NodeHistory>(&path).await?, history)
+        }
         NodesCommand::Label { node, edits } => {
             let path = path(&node) + "/labels";
             let edit = edit(edits);
@@ -91,6 +95,21 @@ fn detail(detail: &NodeDetail) -> Table {
         table.row([
             "certificate",
             &format!("{} to {}", certificate.serial, certificate.expires_at),
+        ]);
+    }
+    table
+}
+
+fn history(history: &NodeHistory) -> Table {
+    let mut table = Table::new(["begun", "lasted", "cause", "sent", "received", "message"]);
+    for loss in &history.losses {
+        table.row([
+            &loss.begun_at,
+            &format!("{:.1} s", loss.lasted_seconds),
+            loss.cause.as_str(),
+            &format!("{} bytes", loss.sent_bytes),
+            &format!("{} bytes", loss.received_bytes),
+            &loss.message,
         ]);
     }
     table

@@ -1,4 +1,4 @@
-//! What the gateway must not forget: nodes, join tokens, certificates, approved routes and users.
+//! What the gateway must not forget: nodes, join tokens, certificates, approved routes, users and losses of links.
 //!
 //! [`Store`] says what is kept, not how: every method is one atomic, durable step, and when it returns `Ok` the step
 //! survives a `kill -9` and a power cut. [`SqliteStore`] keeps it in one file beside the gateway.
@@ -13,12 +13,15 @@ mod sqlite;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use tunnel_model::{Labels, NodeId, Subnet, TokenId, UserName};
+use tunnel_model::{Labels, LinkLoss, NodeId, Subnet, TokenId, UserName};
 
 pub use error::{EnrolError, RenewError, StoreError, TokenFault};
 pub use lock::{LockError, StateLock};
 pub use record::{Approval, Certificate, Enrolment, Node, Presence, Token, User};
 pub use sqlite::SqliteStore;
+
+/// How many losses of its link are kept of a node; the oldest go.
+pub const KEPT_LOSSES: u32 = 200;
 
 /// The durable state of a gateway.
 ///
@@ -73,6 +76,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every approval, by node and subnet. Those of a node that is removed go with it.
     async fn approvals(&self) -> Result<Vec<Approval>, StoreError>;
+
+    /// Notes losses of a node's link, as its own journal tells them; those that are known already are passed over, and so
+    /// are those of a node that is gone by now. The last [`KEPT_LOSSES`] are kept.
+    async fn add_losses(&self, node: NodeId, losses: Vec<LinkLoss>) -> Result<(), StoreError>;
+
+    /// The losses of a node's link, oldest first.
+    async fn losses(&self, node: NodeId) -> Result<Vec<LinkLoss>, StoreError>;
 
     /// Adds a user; says whether the name was free.
     async fn add_user(&self, user: User) -> Result<bool, StoreError>;

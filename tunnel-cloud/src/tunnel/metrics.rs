@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use tunnel_daemon::metrics::Metrics;
-use tunnel_model::Reason;
+use tunnel_model::{LossCause, Reason};
 
 /// Counters of the edges' side; clones share them.
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ pub struct TunnelMetrics {
     /// Nodes that are connected.
     online: Gauge,
     lost: Family<ReasonLabel, Counter>,
+    journaled: Family<CauseLabel, Counter>,
     ended: Family<ReasonLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     issued: Counter,
@@ -23,6 +24,11 @@ pub struct TunnelMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +44,11 @@ impl TunnelMetrics {
             lost: metrics.register(
                 "links_lost",
                 "Connections of nodes that were lost while their session waited for another, by reason",
+                Family::default(),
+            ),
+            journaled: metrics.register(
+                "journaled_losses",
+                "Losses of their link that nodes told of, by cause",
                 Family::default(),
             ),
             ended: metrics.register("sessions_ended", "Sessions that ended, by reason", Family::default()),
@@ -63,6 +74,11 @@ impl TunnelMetrics {
     pub(super) fn edge_stream(&self, result: Result<(), Reason>) {
         let outcome = result.err().map_or("ok", Reason::as_str);
         self.edge_streams.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(super) fn journaled(&self, cause: LossCause) {
+        let cause = cause.as_str();
+        self.journaled.get_or_create(&CauseLabel { cause }).inc();
     }
 
     /// A node is connected until what is returned is dropped.

@@ -1,6 +1,6 @@
 //! The life of one node's session: admitted on its first carrier, kept while it has none, resumed on the next.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use tunnel_carrier::{
     quic::{self, Accepted},
 };
 use tunnel_identity::{Expiry, IdentityError, NodeIdentity};
-use tunnel_model::{NodeRecord, Reason, Refusal};
+use tunnel_model::{LinkLoss, NodeRecord, Reason, Refusal};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
@@ -26,6 +26,8 @@ use crate::{
     directory::Stay,
 };
 
+/// After how much silence an edge is asked for a sign of life while streams are open; by itself it says something sooner.
+const KEEPALIVE: Duration = Duration::from_secs(45);
 /// Carriers of one session that wait to take over; one that comes after them is turned away.
 const MAX_NEXT: usize = 2;
 
@@ -46,7 +48,12 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
             return;
         }
     };
-    let config = Config::default();
+    let config = Config {
+        keepalive: Some(KEEPALIVE),
+        // An edge may be silent for as long as its network allows.
+        idle_pings: false,
+        ..Config::default()
+    };
     let greeted = async {
         let arriving = Arriving::accept(accepted.connection, config.patience).await?;
         let session = arriving.hello.session;
@@ -187,6 +194,7 @@ impl Session {
         let watching = watch(
             context,
             &opener,
+            tunnel,
             &stay,
             &mut self.opened.notices,
             &mut self.opened.incoming,
@@ -258,6 +266,7 @@ pub(crate) fn revoked() -> Refusal {
 async fn watch(
     context: &Arc<Context>,
     opener: &Opener,
+    tunnel: &Tunnel,
     stay: &Stay,
     notices: &mut mpsc::Receiver<Notice>,
     incoming: &mut mpsc::Receiver<Incoming>,
@@ -266,6 +275,11 @@ async fn watch(
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
                 Notice::Offer(offer) => context.directory.declare(stay, offer),
+                Notice::Journal(losses) => {
+                    // Streams must not wait for a disk.
+                    context.tasks.spawn(keep_journal(Arc::clone(context), opener.clone(), tunnel.clone(), losses));
+                }
+                Notice::Journaled(_) => {}
                 Notice::GoAway { refusal, .. } => {
                     info!(node = %opener.name, reason = %refusal.reason, detail = refusal.message, "node is leaving");
                 }
@@ -275,5 +289,22 @@ async fn watch(
             },
             else => std::future::pending().await,
         }
+    }
+}
+
+/// Keeps what a node tells of its link's losses, and says so; the node tells again what was not kept.
+async fn keep_journal(context: Arc<Context>, opener: Opener, tunnel: Tunnel, losses: Vec<LinkLoss>) {
+    let Some(last) = losses.iter().map(|loss| loss.number).max() else {
+        return;
+    };
+    let causes: Vec<_> = losses.iter().map(|loss| loss.cause).collect();
+    match context.store.add_losses(opener.id, losses).await {
+        Ok(()) => {
+            causes
+                .into_iter()
+                .for_each(|cause| context.registry.metrics().journaled(cause));
+            tunnel.journaled(last);
+        }
+        Err(error) => warn!(node = %opener.name, %error, "the losses of a node's link are not kept"),
     }
 }

@@ -6,11 +6,13 @@
 
 mod dial;
 mod flows;
+mod health;
 mod network;
 mod renewal;
 mod retry;
 mod session;
 mod settings;
+mod silence;
 mod state;
 mod status;
 mod streams;
@@ -19,7 +21,7 @@ use std::{
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -38,10 +40,15 @@ use tunnel_daemon::{
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
 use tunnel_identity::Validity;
-use tunnel_model::{Reason, Refusal};
+use tunnel_model::{LossCause, Reason, Refusal};
 
 pub(crate) use self::session::{hello, session_config};
-use self::{network::Network, retry::Retry, session::Over};
+use self::{
+    network::Network,
+    retry::Retry,
+    session::{Failed, Over},
+    silence::Networks,
+};
 pub use self::{
     settings::Settings,
     state::{Phase, State},
@@ -50,6 +57,7 @@ pub use self::{
 use crate::{
     config::{Config, Listener},
     identity::{Identity, LoadError},
+    journal::{Journal, Moved},
     metrics::EdgeMetrics,
     outbound::{self, RemoteService},
 };
@@ -132,6 +140,8 @@ pub(crate) struct Shared {
     rejected: watch::Sender<Option<Validity>>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: EdgeMetrics,
+    journal: Journal,
+    networks: Mutex<Networks>,
     /// Where it listens for local clients, in the configuration's order.
     listening: Vec<SocketAddr>,
     check: Check,
@@ -168,6 +178,8 @@ impl Agent {
             rejected: watch::Sender::new(None),
             tasks: home.tasks,
             metrics: home.metrics,
+            journal: Journal::open(&config.state),
+            networks: Mutex::new(Networks::open(&config.state)),
             listening: listeners.iter().map(|bound| bound.address).collect(),
             check: home.check,
         });
@@ -267,6 +279,16 @@ impl Agent {
 }
 
 impl Shared {
+    /// What is known of the networks that this machine was in.
+    fn networks(&self) -> MutexGuard<'_, Networks> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes in the journal that there is no link.
+    fn lost(&self, cause: LossCause, why: &Refusal, moved: Moved) {
+        self.journal.lost(cause, &why.message, moved, self.identity.now());
+    }
+
     /// The session, or why there is none.
     pub(crate) fn tunnel(&self) -> Result<Tunnel, Refusal> {
         let state = self.state.borrow();
@@ -304,7 +326,8 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
                 kept = goes_on;
                 over
             }
-            Err(rejected) => {
+            Err(Failed { rejected, cause }) => {
+                shared.lost(cause, &rejected.refusal, Moved::default());
                 shared.metrics.session_ended(None, rejected.refusal.reason);
                 shared.check.failed(rejected.refusal.message.clone());
                 Over::failed(rejected)
@@ -341,7 +364,10 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
             () = stopping.cancelled() => break,
         }
     }
-    session::forget(&mut kept, &Refusal::new(Reason::Draining, "the edge is stopping"));
+    let why = Refusal::new(Reason::Draining, "the edge is stopping");
+    session::forget(&mut kept, &why);
+    // It may be back as another version tomorrow; unless there was no link anyway.
+    shared.lost(LossCause::EdgeStopped, &why, Moved::default());
     // The farewell is worth a moment, not more: whoever does not hear it finds out by the silence.
     let _ = timeout(FAREWELL, shared.dialer.wait_idle()).await;
     shared.state.send_modify(|state| state.stopped(shared.identity.now()));

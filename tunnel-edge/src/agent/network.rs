@@ -46,6 +46,11 @@ impl Network {
         self.source = source_towards(gateway);
     }
 
+    /// From where packets to the gateway left when that was last asked.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
     /// Returns when packets to the gateway leave from another address than before, or can leave again. Cancel safe.
     pub(super) async fn moved(&mut self, gateway: SocketAddr) {
         loop {
@@ -97,7 +102,7 @@ fn drain(events: &tokio::net::UdpSocket) -> bool {
 }
 
 /// From which local address packets to there leave. Connecting a UDP socket asks the routing table and sends nothing.
-fn source_towards(there: SocketAddr) -> Option<IpAddr> {
+pub(super) fn source_towards(there: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match there.ip().to_canonical() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

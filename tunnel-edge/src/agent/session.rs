@@ -1,7 +1,6 @@
 //! One session with the gateway, from the dial to its end.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -9,32 +8,29 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel};
+use tracing::{info, warn};
+use tunnel_carrier::{Carrier, Driver, Notice, Opened, Rejected, Tunnel, quic};
 use tunnel_identity::{UnixTime, tls::Alpn};
-use tunnel_model::{Reason, Refusal, SessionId};
+use tunnel_model::{LossCause, Reason, Refusal, SessionId};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
     Settings, Shared,
     dial::{DIAL_AGAIN, dial, replacement},
-    network::Network,
+    health::{Dead, keep_healthy},
+    network::{Network, source_towards},
+    silence::SHORTEST,
     streams,
 };
-use crate::{SOFTWARE, host_name};
+use crate::{
+    SOFTWARE, host_name,
+    journal::{self, Moved},
+};
 
-/// The longest silence on the link: below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3
-/// asks for two minutes, many give thirty seconds).
-const KEEPALIVE: Duration = Duration::from_secs(25);
 /// How long a ping may stay unanswered.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the old socket has to answer on a new network before a fresh one is tried.
-const MIGRATION: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A session that has lasted this long was no accident.
 const PROVED: Duration = Duration::from_secs(30);
 
@@ -53,6 +49,35 @@ impl Over {
             why: rejected.refusal,
             retry_after: rejected.retry_after,
             proved: false,
+        }
+    }
+}
+
+/// There is no session, and why not.
+pub(super) struct Failed {
+    pub(super) rejected: Rejected,
+    pub(super) cause: LossCause,
+}
+
+impl From<Refusal> for Failed {
+    /// Of a gateway that was reached.
+    fn from(refusal: Refusal) -> Self {
+        Rejected::from(refusal).into()
+    }
+}
+
+impl From<Rejected> for Failed {
+    fn from(rejected: Rejected) -> Self {
+        let cause = journal::of_greeting(&rejected.refusal);
+        Self { rejected, cause }
+    }
+}
+
+impl From<quic::DialError> for Failed {
+    fn from(error: quic::DialError) -> Self {
+        Self {
+            cause: journal::of_dial(&error, |gateway| source_towards(gateway).is_some()),
+            rejected: error.to_refusal().into(),
         }
     }
 }
@@ -79,7 +104,9 @@ pub(crate) fn hello(session: SessionId, carrier: u64) -> Hello {
 /// How an edge runs its sessions.
 pub(crate) fn session_config() -> Config {
     Config {
-        keepalive: Some(KEEPALIVE),
+        keepalive: Some(SHORTEST),
+        // Idle pings are those of the health, which learn.
+        idle_pings: false,
         patience: PATIENCE,
         ..Config::default()
     }
@@ -143,23 +170,24 @@ pub(super) struct Session {
 
 /// Dials the gateway and greets it, for the session that is kept if there is one; what is left of that is there again if this
 /// fails.
-pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<Session, Rejected> {
+pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<Session, Failed> {
     let tls = shared.identity.tls(Alpn::Tunnel)?;
     let settings = Arc::clone(&shared.settings.borrow());
     let session = kept.get_or_insert_with(Kept::new);
     let connection = match session.next.take() {
         Some((epoch, connection)) if epoch == settings.epoch => connection,
-        _ => {
-            let dialled = dial(shared, &settings, &tls, session.has_streams()).await;
-            dialled.map_err(|error| error.to_refusal())?
-        }
+        _ => dial(shared, &settings, &tls, session.has_streams()).await?,
     };
     session.dialled += 1;
     let hello = hello(session.name, session.dialled);
     let carrier = Carrier::dial(connection.clone(), hello, PATIENCE).await?;
     let gateway = carrier.negotiated.peer.clone();
     let mut session = kept.take().unwrap_or_else(Kept::new);
-    if !gateway.continues && session.opened.tunnel.was_connected() {
+    let forgotten = !gateway.continues && session.opened.tunnel.was_connected();
+    if let Some(cause) = shared.journal.back(forgotten, shared.identity.now()) {
+        shared.metrics.link_back(cause);
+    }
+    if forgotten {
         // It was restarted, or has waited as long as it would.
         let forgotten = Refusal::new(Reason::CarrierLost, "the gateway does not have this session any more");
         session.opened.tunnel.close(&forgotten);
@@ -198,7 +226,9 @@ impl Session {
         let generation = AtomicU64::new(settings.generation);
         let mut current = settings;
         let mut served = false;
+        let meter = driver.meter();
         let mut driver = shared.tasks.spawn(driver.run());
+        tell_journal(shared, &tunnel);
         let dialled_with = Arc::clone(&current);
         let mut health = std::pin::pin!(async {
             tokio::select! {
@@ -206,6 +236,8 @@ impl Session {
                 next = replacement(shared, &dialled_with, &tunnel) => (silent(), Some((dialled_with.epoch, next))),
             }
         });
+        // What is known better here than its reason says.
+        let mut cause = None;
         let (mut leaving, mut given_up, mut lingers) = (false, false, false);
         let (why, retry_after) = loop {
             tokio::select! {
@@ -218,16 +250,23 @@ impl Session {
                     Notice::GoAway { refusal, retry_after } => {
                         note_leaving(&tunnel, &refusal);
                         lingers = true;
+                        cause = Some(LossCause::GatewayLeft);
                         shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (refusal, retry_after);
                     }
-                    Notice::Offer(_) => {}
+                    Notice::Journaled(number) => {
+                        if shared.journal.told(number) {
+                            tell_journal(shared, &tunnel);
+                        }
+                    }
+                    Notice::Offer(_) | Notice::Journal(_) => {}
                 },
                 _ = changes.changed() => {
                     let settings = Arc::clone(&changes.borrow_and_update());
                     if settings.epoch != current.epoch && !leaving {
                         move_away(&tunnel);
                         lingers = true;
+                        cause = Some(LossCause::Reconfigured);
                         shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
                         break (moving(), None);
                     }
@@ -237,18 +276,26 @@ impl Session {
                 }
                 (dead, next) = &mut health, if !given_up => {
                     (given_up, kept.next) = (true, next);
-                    tunnel.give_up_carrier(&dead);
+                    cause = Some(dead.cause);
+                    tunnel.give_up_carrier(&dead.refusal);
                 }
                 () = stopping.cancelled(), if !leaving => {
                     leaving = true;
+                    cause = Some(LossCause::EdgeStopped);
                     tunnel.drain(stopped(), None);
                 }
                 () = cutting.cancelled() => {
                     tunnel.close(&stopped());
+                    cause = Some(LossCause::EdgeStopped);
                     break (stopped(), None);
                 }
             }
         };
+        let moved = Moved {
+            sent: meter.sent_bytes(),
+            received: meter.received_bytes(),
+        };
+        shared.lost(cause.unwrap_or_else(|| journal::of_end(&why)), &why, moved);
         let lasted = alive.get().map(Instant::elapsed);
         shared.metrics.session_ended(lasted, why.reason);
         shared.check.failed(why.message.clone());
@@ -280,6 +327,14 @@ fn move_away(tunnel: &Tunnel) {
     tunnel.drain(moving(), None);
 }
 
+/// Tells the gateway of losses of the link that it does not know of; the next page goes out when it keeps this one.
+fn tell_journal(shared: &Shared, tunnel: &Tunnel) {
+    let losses = shared.journal.untold();
+    if !losses.is_empty() {
+        tunnel.journal(&losses);
+    }
+}
+
 /// Tells the gateway what is offered now, if that is something else.
 fn offer_anew(tunnel: &Tunnel, before: &Settings, now: &Settings) {
     let offer = now.offer();
@@ -289,67 +344,6 @@ fn offer_anew(tunnel: &Tunnel, before: &Settings, now: &Settings) {
     // A configuration that was read has been found to offer no more than it may.
     if let Err(error) = tunnel.offer(&offer) {
         warn!(%error, "the gateway is not told what is offered now");
-    }
-}
-
-/// Pings so often that no NAT forgets the flow, and at once when the network changed. Returns only if the session is to
-/// be given up.
-async fn keep_healthy(
-    shared: &Shared,
-    tunnel: &Tunnel,
-    network: &mut Network,
-    alive: &OnceLock<Instant>,
-    generation: &AtomicU64,
-) -> Refusal {
-    // Without a connection this is over before it has done anything.
-    let Some(status) = tunnel.status() else {
-        return std::future::pending().await;
-    };
-    let gateway = status.remote;
-    network.settle_on(gateway);
-    loop {
-        match timeout(PATIENCE, tunnel.ping()).await {
-            Ok(Ok(rtt)) => {
-                shared.metrics.pong(rtt);
-                shared.check.ready();
-                if alive.set(Instant::now()).is_ok() {
-                    let now = shared.identity.now();
-                    shared.state.send_modify(|state| {
-                        state.connected(tunnel.clone(), generation.load(Ordering::Relaxed), rtt, now)
-                    });
-                }
-            }
-            // The session's own keepalive decides whether the peer is gone.
-            Ok(Err(refusal)) => shared.check.failed(refusal.message),
-            Err(_) => shared.check.failed("the gateway does not answer"),
-        }
-        tokio::select! {
-            () = sleep(KEEPALIVE) => {}
-            () = network.moved(gateway) => {
-                if let Err(refusal) = migrate(shared, tunnel, gateway).await {
-                    return refusal;
-                }
-            }
-        }
-    }
-}
-
-/// Makes the session go on from another local address. The socket is bound to none, so that its next packet leaves from
-/// the new one and QUIC migrates; where the old socket is stuck, a new one takes its place under the connection.
-async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr) -> Result<(), Refusal> {
-    info!(%gateway, "the local network changed");
-    if let Ok(answer) = timeout(MIGRATION, tunnel.ping()).await {
-        return answer.map(drop);
-    }
-    debug!("no answer from the new network, taking a new socket");
-    let lost = |message: String| Refusal::new(Reason::CarrierLost, message);
-    shared
-        .dialer
-        .rebind()
-        .map_err(|error| lost(format!("the network changed and there is no new socket: {error}")))?;
-    match timeout(PATIENCE, tunnel.ping()).await {
-        Ok(answer) => answer.map(drop),
-        Err(_) => Err(lost("the network changed and the gateway does not answer".to_owned())),
     }
 }
 
@@ -371,11 +365,14 @@ fn moving() -> Refusal {
     Refusal::new(Reason::Draining, "the edge goes to another gateway")
 }
 
-fn silent() -> Refusal {
-    Refusal::new(
-        Reason::CarrierLost,
-        "the link fell silent, and another connection came through",
-    )
+fn silent() -> Dead {
+    Dead {
+        refusal: Refusal::new(
+            Reason::CarrierLost,
+            "the link fell silent, and another connection came through",
+        ),
+        cause: LossCause::Timeout,
+    }
 }
 
 fn panicked() -> Refusal {

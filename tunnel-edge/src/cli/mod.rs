@@ -54,6 +54,8 @@ pub enum Command {
     Run,
     /// Show what the running agent is doing
     Status,
+    /// Show when there was no link to the gateway, why, and for how long; also while no agent runs
+    History,
     /// Find out how far this machine gets: to the gateway, through the tunnel, to each service
     Check,
     /// Wait until the running agent is connected
@@ -97,6 +99,7 @@ impl Cli {
             }
             Command::Run => run::run(&self.config).await,
             Command::Status => operate::status(&load()?, format).await,
+            Command::History => operate::history(&load()?, format),
             Command::Check => operate::check(&load()?, format).await,
             Command::Wait { timeout } => operate::wait(&load()?, timeout, format).await,
             Command::Reload { confirm_within } => operate::reload(&load()?, confirm_within, format).await,

@@ -15,6 +15,7 @@ use crate::{
     agent::Status,
     check,
     config::Config,
+    journal::History,
     reload::{Configuration, Reloaded, Trust},
     stages::Stage,
 };
@@ -29,6 +30,28 @@ fn client(config: &Config) -> UnixClient {
 pub(super) async fn status(config: &Config, format: OutputFormat) -> Result<(), CliError> {
     let status: Status = client(config).get("/v1/status").await?;
     format.emit(&status, status_table)
+}
+
+pub(super) fn history(config: &Config, format: OutputFormat) -> Result<(), CliError> {
+    let history = History::read(&config.state).map_err(|error| {
+        let message = format!("cannot read the link journal in {}: {error}", config.state.display());
+        CliError::new(Exit::Failure, "journal-read", message)
+    })?;
+    format.emit(&history, |history| {
+        let mut table = Table::new(["begun", "lasted", "cause", "sent", "received", "message"]);
+        for loss in &history.losses {
+            let lasted = loss.lasted_seconds.map(|seconds| format!("{seconds:.1} s"));
+            table.row([
+                &loss.begun_at,
+                lasted.as_deref().unwrap_or("not over"),
+                loss.cause.as_str(),
+                &format!("{} bytes", loss.sent_bytes),
+                &format!("{} bytes", loss.received_bytes),
+                &loss.message,
+            ]);
+        }
+        table
+    })
 }
 
 pub(super) async fn reload(config: &Config, within: Option<Duration>, format: OutputFormat) -> Result<(), CliError> {

@@ -9,6 +9,7 @@ mod flows;
 mod gateway;
 /// From a token to a node.
 mod join;
+mod journal;
 /// Local clients on their way out.
 mod outbound;
 /// The command line, its errors and exit codes.

@@ -32,7 +32,7 @@ impl Limits {
             stream_window: 384 * 1024,
             connection_window: 512 * 1024,
             send_window: 2 * 1024 * 1024,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: IDLE_TIMEOUT,
         }
     }
 
@@ -43,7 +43,7 @@ impl Limits {
             stream_window: 1024 * 1024,
             connection_window: 1024 * 1024,
             send_window: 2 * 1024 * 1024,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: IDLE_TIMEOUT,
         }
     }
 
@@ -79,6 +79,9 @@ impl Limits {
     }
 }
 
+/// Longer than the longest silence of an idle edge and the time in which it finds out why nobody answers. With open streams
+/// both ends ping, and do not wait for this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Every IPv6 link carries this (RFC 9000 section 14); nothing a path says makes packets smaller.
 const MTU_FLOOR: u16 = 1200;
 /// GSO sends ten segments at once and a UDP datagram holds 65,535 bytes; above this, batches fail without a word.

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, Sleep, sleep_until, timeout},
 };
-use tunnel_model::{Offer, Reason, Refusal};
+use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
 use tunnel_proto::{Attach, Event, Prelude, StreamId};
 
 use super::{
@@ -26,6 +26,10 @@ use crate::link::{Connection, RecvStream, SendStream, StreamError};
 pub enum Notice {
     /// The edge says anew what it offers.
     Offer(Offer),
+    /// The edge tells losses of its link; [`super::Tunnel::journaled`] is the answer, once they are kept.
+    Journal(Vec<LinkLoss>),
+    /// The gateway keeps what the journal says up to this number.
+    Journaled(u64),
     /// The peer wants no new streams, and ends the session when those that run have ended.
     GoAway {
         /// Why.
@@ -64,6 +68,22 @@ pub struct Driver {
     drained: bool,
     /// The peer said goaway.
     peer_left: bool,
+}
+
+/// Counts the bytes of one carrier.
+#[derive(Debug, Clone)]
+pub struct Meter(Connection);
+
+impl Meter {
+    /// Bytes of payload sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.stats().sent_bytes
+    }
+
+    /// Bytes of payload received so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.0.stats().received_bytes
+    }
 }
 
 /// What can happen next.
@@ -119,6 +139,11 @@ impl Driver {
                 Err(refusal)
             }
         }
+    }
+
+    /// What counts the carrier's bytes, also when it is gone.
+    pub fn meter(&self) -> Meter {
+        Meter(self.connection.clone())
     }
 
     /// Runs until the carrier is gone, and says why it is. Streams then wait for another, unless the session is over.
@@ -221,6 +246,8 @@ impl Driver {
         while let Some(event) = self.shared.next_news() {
             match event {
                 Event::Offer(offer) => self.tell(Notice::Offer(offer)).await,
+                Event::Journal(losses) => self.tell(Notice::Journal(losses)).await,
+                Event::Journaled(number) => self.tell(Notice::Journaled(number)).await,
                 Event::GoAway { refusal, retry_after } => {
                     self.peer_left = true;
                     if self.leaving().is_none() {

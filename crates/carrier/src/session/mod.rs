@@ -12,12 +12,12 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
-use tunnel_model::{Class, Offer, Reason, Refusal};
+use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
 use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
 
 use self::shared::{Shared, now};
 pub use self::{
-    driver::{Driver, Notice},
+    driver::{Driver, Meter, Notice},
     flow::{Flow, FlowSender},
     greeting::{Arriving, Carrier},
     stream::Stream,
@@ -172,13 +172,22 @@ impl Tunnel {
 
     /// Asks the peer for a sign of life and says how long it took.
     pub async fn ping(&self) -> Result<Duration, Refusal> {
+        self.ask(Session::ping).await
+    }
+
+    /// Likewise, but the peer is to answer only after so long: see [`Session::ping_held`].
+    pub async fn ping_held(&self, hold: Duration) -> Result<Duration, Refusal> {
+        self.ask(|session, now| session.ping_held(hold, now)).await
+    }
+
+    async fn ask(&self, ping: impl FnOnce(&mut Session, std::time::Instant) -> u64) -> Result<Duration, Refusal> {
         let (sender, answered) = oneshot::channel();
         let asked = self.shared.with(|state| {
             // Without a carrier, nobody would answer.
             if !state.session.is_up() {
                 return false;
             }
-            let number = state.session.ping(now());
+            let number = ping(&mut state.session, now());
             state.pongs.retain(|_, waiting| !waiting.is_closed());
             state.pongs.insert(number, sender);
             true
@@ -195,6 +204,16 @@ impl Tunnel {
     /// It is more than a gateway takes; nothing was told.
     pub fn offer(&self, offer: &Offer) -> Result<(), OfferError> {
         self.shared.with(|state| state.session.offer(offer))
+    }
+
+    /// Tells the gateway losses of the link, the first [`tunnel_proto::MAX_LOSSES`] of these.
+    pub fn journal(&self, losses: &[LinkLoss]) {
+        self.shared.with(|state| state.session.journal(losses));
+    }
+
+    /// Tells the edge that its journal is kept up to this number.
+    pub fn journaled(&self, number: u64) {
+        self.shared.with(|state| state.session.journaled(number));
     }
 
     /// Asks the peer to open no more streams. When the last has ended at both ends, the session ends by itself, for this

@@ -2,7 +2,7 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Control {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -26,6 +26,10 @@ pub(super) enum Kind {
     Acks(Acks),
     #[prost(message, tag = "9")]
     Resume(Resume),
+    #[prost(message, tag = "10")]
+    Journal(Journal),
+    #[prost(message, tag = "11")]
+    Journaled(Journaled),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,6 +54,36 @@ pub(super) struct Hello {
     pub(super) continues: bool,
     #[prost(uint64, tag = "10")]
     pub(super) resume_millis: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Journal {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) losses: Vec<Loss>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Loss {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) cause: u32,
+    #[prost(uint64, tag = "3")]
+    pub(super) begun_unix_millis: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) lasted_millis: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) sent: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) received: u64,
+    #[prost(string, tag = "7")]
+    pub(super) message: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Journaled {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -78,6 +112,8 @@ pub(super) struct Position {
 pub(super) struct Ping {
     #[prost(uint64, tag = "1")]
     pub(super) number: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) hold_millis: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -131,6 +131,8 @@ impl Session {
     /// Forgets what belongs to the carrier.
     pub(super) fn leave_carrier(&mut self) {
         self.keepalive = None;
+        self.held = None;
+        self.expected = None;
         self.transmit.clear();
         self.pings.clear();
         self.early.clear();

@@ -112,6 +112,8 @@ impl Session {
     fn insert(&mut self, id: StreamId, stream: Stream) {
         self.streams.insert(id, stream);
         self.open += 1;
+        // The keepalive may begin with the first.
+        self.timer_moved |= self.open == 1;
         if id.opener() != self.side {
             self.peer_open += 1;
         }

@@ -138,6 +138,48 @@ fn an_idle_session_sends_one_ping_per_interval_and_nothing_else() {
 }
 
 #[test]
+fn a_pong_that_is_to_be_held_comes_after_that_long_and_its_sender_expects_another_ping() {
+    let mut pair = Pair::connected(Link::default());
+    let rtt = 2 * Link::default().latency;
+    let now = pair.now();
+    let session = &mut pair.end_mut(Side::Edge).session;
+    // Only the last is answered.
+    session.ping_held(10 * SECOND, now);
+    let number = session.ping_held(50 * SECOND, now);
+    pair.settle(Side::Edge);
+    pair.run_until(60 * SECOND);
+    let rtt = rtt + 50 * SECOND;
+    let pongs: Vec<_> = pair.end(Side::Edge).notices.iter().map(|(_, event)| event).collect();
+    assert_eq!(pongs, [&Event::Pong { number, rtt }]);
+    assert_eq!(pair.end(Side::Gateway).losses, []);
+    pair.run_until(80 * SECOND);
+    let (at, why) = &pair.end(Side::Gateway).losses[0];
+    assert_eq!(why.reason, Reason::IdleTimeout);
+    assert!(*at > 70 * SECOND && *at <= 71 * SECOND, "{at:?}");
+}
+
+#[test]
+fn a_session_that_leaves_idle_pings_to_its_owner_pings_while_streams_are_open() {
+    let edge = Config {
+        keepalive: Some(KEEPALIVE),
+        idle_pings: false,
+        ..Config::default()
+    };
+    let mut pair = Pair::with_configs(Link::default(), 1, edge, Config::default());
+    pair.connect();
+    pair.network.control_writes.clear();
+    pair.run_until(1000 * SECOND);
+    assert_eq!(pair.network.control_writes.len(), 0);
+    pair.stream(&[Write(10), AwaitEnd, Finish], &[Accept, AwaitEnd, Finish]);
+    pair.run_until(1100 * SECOND);
+    pair.act(Act::Blackhole);
+    pair.run_until(1200 * SECOND);
+    let (at, why) = &pair.end(Side::Edge).losses[0];
+    assert_eq!(why.reason, Reason::IdleTimeout);
+    assert!(*at <= 1100 * SECOND + KEEPALIVE + Config::default().patience, "{at:?}");
+}
+
+#[test]
 fn a_ping_is_answered_with_the_round_trip_time() {
     let mut pair = Pair::connected(Link::default());
     for side in [Side::Edge, Side::Gateway] {

@@ -12,7 +12,7 @@ mod replay;
 
 use std::{fs, time::Duration};
 
-use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
+use tunnel_model::{Class, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{Control, Hello, Open, Position, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
 
 use crate::pair::hello;
@@ -131,6 +131,13 @@ fn messages() -> Vec<(&'static str, Control)> {
             }),
         ),
         ("ping", Control::Ping(7)),
+        (
+            "held-ping",
+            Control::HeldPing {
+                number: 8,
+                hold: Duration::from_secs(50),
+            },
+        ),
         ("pong", Control::Pong(7)),
         (
             "offer",
@@ -152,6 +159,19 @@ fn messages() -> Vec<(&'static str, Control)> {
                 last: true,
             },
         ),
+        (
+            "journal",
+            Control::Journal(vec![LinkLoss {
+                number: 3,
+                cause: LossCause::Timeout,
+                begun_millis: 1_800_000_000_000,
+                lasted: Duration::from_millis(61_500),
+                sent: 4096,
+                received: 8192,
+                message: "the gateway fell silent".to_owned(),
+            }]),
+        ),
+        ("journaled", Control::Journaled(3)),
         (
             "reset",
             Control::Reset {

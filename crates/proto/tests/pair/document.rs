@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Duration};
 
-use tunnel_model::{Class, Fault, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
+use tunnel_model::{Class, Fault, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
-    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_PACKET, MAX_SERVICES, MAX_SUBNETS, Open,
-    Position, Prelude, Session, Side, StreamId, encode_datagram,
+    Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_HOLD, MAX_LOSSES, MAX_PACKET,
+    MAX_SERVICES, MAX_SUBNETS, Open, Position, Prelude, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -29,6 +29,19 @@ fn the_table_of_reasons_is_complete() {
         .map(|row| (row[0].clone(), row[1].clone(), row[3].clone()))
         .collect();
     assert_eq!(rows, reasons);
+}
+
+#[test]
+fn the_table_of_causes_is_complete() {
+    let document = document();
+    let rows: Vec<_> = table(&document, "### Journal")
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let causes: Vec<_> = LossCause::ALL
+        .iter()
+        .map(|&cause| ((cause as u32).to_string(), format!("`{cause}`")))
+        .collect();
+    assert_eq!(rows, causes);
 }
 
 #[test]
@@ -64,9 +77,12 @@ fn the_limits_are_those_of_the_code() {
         of("header or reply"),
         format!("{} bytes", grouped(MAX_HEADER_FRAME as u64))
     );
+    assert_eq!(of("pong that is held back"), format!("{} s", MAX_HOLD.as_secs()));
     assert_eq!(of("message of a refusal"), format!("{} bytes", Refusal::MAX_MESSAGE));
     assert_eq!(of("services of an edge"), grouped(MAX_SERVICES as u64));
     assert_eq!(of("subnets of an edge"), MAX_SUBNETS.to_string());
+    assert_eq!(of("losses in a journal message"), MAX_LOSSES.to_string());
+    assert_eq!(of("message of a loss"), format!("{} bytes", LinkLoss::MAX_MESSAGE));
     assert_eq!(of("packet of a flow"), format!("{} bytes", grouped(MAX_PACKET as u64)));
     assert_eq!(of("stream id"), grouped(StreamId::MAX.0));
     let config = tunnel_proto::Config::default();
@@ -242,6 +258,10 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     let controls = [
         Control::Hello(hello(Side::Edge)),
         Control::Ping(1),
+        Control::HeldPing {
+            number: 2,
+            hold: Duration::from_secs(50),
+        },
         Control::Pong(1),
         Control::End { id, offset: 3 },
         Control::Reset {
@@ -258,6 +278,16 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             streams: vec![Position { id, received: 3 }],
             last: true,
         },
+        Control::Journal(vec![LinkLoss {
+            number: 1,
+            cause: LossCause::Timeout,
+            begun_millis: 1_800_000_000_000,
+            lasted: Duration::from_secs(3),
+            sent: 1,
+            received: 1,
+            message: "why".to_owned(),
+        }]),
+        Control::Journaled(1),
     ];
     let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
     all.push((

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tunnel_model::{Class, Offer, Protocol, Reason, Refusal, Service, TraceId};
+use tunnel_model::{Class, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{
-    Config, Control, Event, Fate, Greeted, Greeting, Hello, Incoming, MAX_SERVICES, MAX_SUBNETS, Negotiated, Open,
-    Position, Prelude, Session, Side, StreamId, Violation,
+    Config, Control, Event, Fate, Greeted, Greeting, Hello, Incoming, MAX_LOSSES, MAX_SERVICES, MAX_SUBNETS,
+    Negotiated, Open, Position, Prelude, Session, Side, StreamId, Violation,
 };
 
 use crate::{network::other, pair::hello};
@@ -191,6 +191,10 @@ fn what_comes_out_of_turn_is_a_violation() {
     assert_eq!(edge.hear(&Control::Hello(hello(Side::Gateway))), Err(Reason::Protocol));
     let mut edge = Victim::new(Side::Edge);
     assert_eq!(edge.hear(&Control::Offer(Offer::default())), Err(Reason::Protocol));
+    let mut edge = Victim::new(Side::Edge);
+    assert_eq!(edge.hear(&Control::Journal(Vec::new())), Err(Reason::Protocol));
+    let mut gateway = Victim::new(Side::Gateway);
+    assert_eq!(gateway.hear(&Control::Journaled(1)), Err(Reason::Protocol));
 }
 
 /// A gateway that turns an edge away says so without a hello.
@@ -426,6 +430,32 @@ fn a_flood_of_offers_closes_the_session() {
         assert_eq!(gateway.hear(&offer), Ok(()));
         gateway.now += Duration::from_secs(1);
     }
+}
+
+/// Each page is written to disk.
+#[test]
+fn a_flood_of_pages_of_the_journal_closes_the_session() {
+    let mut gateway = Victim::new(Side::Gateway);
+    let page = Control::Journal(Vec::new());
+    for _ in 0..20 {
+        assert_eq!(gateway.hear(&page), Ok(()));
+    }
+    assert_eq!(gateway.hear(&page), Err(Reason::Protocol));
+    let loss = LinkLoss {
+        number: 1,
+        cause: LossCause::Dns,
+        begun_millis: 0,
+        lasted: Duration::ZERO,
+        sent: 0,
+        received: 0,
+        message: String::new(),
+    };
+    let page = |losses| Control::Journal(vec![loss.clone(); losses]);
+    assert_eq!(Victim::new(Side::Gateway).hear(&page(MAX_LOSSES)), Ok(()));
+    assert_eq!(
+        Victim::new(Side::Gateway).hear(&page(MAX_LOSSES + 1)),
+        Err(Reason::Protocol)
+    );
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! What a site's router does: translate addresses, and let nothing in uninvited.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
+
 use super::host::Host;
 
 /// How a site's NAT chooses the public port of a connection. Either kind lets packets in only from
@@ -59,6 +63,16 @@ pub(super) fn forget(router: &Host, nat: Nat, times: usize) -> anyhow::Result<()
         router.iptables(&format!("-t nat -R POSTROUTING {rule} -o {WAN} -p {protocol}{target}"))?;
     }
     forget_connections(router)
+}
+
+pub(super) fn forget_silent_flows(router: &Host, after: Duration) -> anyhow::Result<()> {
+    router.enter(|| {
+        for what in ["udp_timeout", "udp_timeout_stream"] {
+            let file = format!("/proc/sys/net/netfilter/nf_conntrack_{what}");
+            std::fs::write(&file, after.as_secs().to_string()).with_context(|| file.clone())?;
+        }
+        Ok(())
+    })
 }
 
 pub(super) fn forget_connections(router: &Host) -> anyhow::Result<()> {

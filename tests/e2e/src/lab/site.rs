@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ipnet::Ipv4Net;
@@ -224,6 +225,14 @@ impl LabSite {
     /// Where `iptables` fails.
     pub fn allow_udp(&self) -> anyhow::Result<()> {
         nat::allow_udp(&self.router)
+    }
+
+    /// Has the NAT forget UDP flows that are silent for so long, and drop what comes in for them.
+    ///
+    /// # Errors
+    /// When the router's kernel takes no such time.
+    pub fn forget_silent_flows(&self, after: Duration) -> anyhow::Result<()> {
+        nat::forget_silent_flows(&self.router, after)
     }
 
     /// The NAT forgets all its bindings, as in a restart, and takes other ports for new ones.

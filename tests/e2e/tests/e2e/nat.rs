@@ -108,6 +108,21 @@ async fn n5_a_silent_stream_follows_the_edge_to_another_address() -> anyhow::Res
     silence_through(LabSite::change_edge_address, AT_ONCE).await
 }
 
+/// N5: the edge learns how long the network lets it be silent, from what does not come in, and stays connected meanwhile.
+#[tokio::test]
+async fn n5_an_idle_edge_learns_when_its_nat_forgets_it() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric)).await?;
+    world.lab.site(1).forget_silent_flows(Duration::from_secs(35))?;
+    // 25 s hold, 50 s do not; and the time in which that is found.
+    let file = edge.state.join("networks.json");
+    wait_until("it has learned", Duration::from_secs(120), async || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"holds_s\":25,\"fails_s\":50"))
+    })
+    .await?;
+    assert_one_session(&world).await
+}
+
 /// N6
 #[tokio::test]
 async fn n6_no_transfer_stalls_on_a_narrow_path_that_says_nothing() -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 
 mod backup;
 mod column;
+mod loss;
 mod node;
 mod route;
 mod schema;
@@ -27,7 +28,7 @@ use std::{
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use tokio::sync::{mpsc, oneshot};
-use tunnel_model::{Labels, NodeId, Subnet, TokenId, UserName};
+use tunnel_model::{Labels, LinkLoss, NodeId, Subnet, TokenId, UserName};
 
 use super::{Approval, Certificate, EnrolError, Enrolment, Node, Presence, RenewError, Store, StoreError, Token, User};
 
@@ -194,6 +195,14 @@ impl Store for SqliteStore {
 
     async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
         self.run(|c| route::list(c)).await
+    }
+
+    async fn add_losses(&self, node: NodeId, losses: Vec<LinkLoss>) -> Result<(), StoreError> {
+        self.run(move |c| loss::add(c, node, &losses)).await
+    }
+
+    async fn losses(&self, node: NodeId) -> Result<Vec<LinkLoss>, StoreError> {
+        self.run(move |c| loss::list(c, node)).await
     }
 
     async fn add_user(&self, user: User) -> Result<bool, StoreError> {

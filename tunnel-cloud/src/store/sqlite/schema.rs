@@ -6,7 +6,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 const APPLICATION_ID: i32 = 0x7475_6e6c;
 
 /// The newest schema version that this program knows.
-pub(super) const NEWEST: u32 = 2;
+pub(super) const NEWEST: u32 = 3;
 
 /// What brings a file from one schema version to the next, in order. A released step is never changed.
 const MIGRATIONS: [&str; NEWEST as usize] = [
@@ -61,6 +61,20 @@ const MIGRATIONS: [&str; NEWEST as usize] = [
         subnet      TEXT NOT NULL,
         approved_at INTEGER NOT NULL,
         PRIMARY KEY (node, subnet)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE loss (
+        node          TEXT NOT NULL REFERENCES node (id) ON DELETE CASCADE,
+        begun_millis  INTEGER NOT NULL,
+        number        INTEGER NOT NULL,
+        -- the wire number of the cause
+        cause         INTEGER NOT NULL,
+        lasted_millis INTEGER NOT NULL,
+        sent          INTEGER NOT NULL,
+        received      INTEGER NOT NULL,
+        message       TEXT NOT NULL,
+        PRIMARY KEY (node, begun_millis, number)
     ) STRICT, WITHOUT ROWID;
 ",
 ];

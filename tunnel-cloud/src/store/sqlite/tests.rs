@@ -11,10 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 use tunnel_identity::TokenKey;
-use tunnel_model::{NodeState, Reason};
+use tunnel_model::{LossCause, NodeState, Reason};
 
 use super::*;
-use crate::store::TokenFault;
+use crate::store::{KEPT_LOSSES, TokenFault};
 
 /// B11
 #[tokio::test]
@@ -180,6 +180,31 @@ async fn everything_reads_back_after_a_restart() {
     assert_eq!(store.approvals().await.unwrap(), []);
     assert!(store.remove_user("alice".parse().unwrap()).await.unwrap());
     assert!(!store.remove_user("alice".parse().unwrap()).await.unwrap());
+}
+
+#[tokio::test]
+async fn losses_of_a_link_are_kept_once_and_the_oldest_go() {
+    let (_dir, path) = place();
+    let store = SqliteStore::create(&path).await.unwrap();
+    store.add_token(token(1)).await.unwrap();
+    store.enrol(enrolment(1, 1)).await.unwrap();
+    let all: Vec<_> = (1..=u64::from(KEPT_LOSSES) + 10).map(loss).collect();
+    for page in [&all[..5], &all[..5], &all[3..]] {
+        store.add_losses(id(1), page.to_vec()).await.unwrap();
+    }
+    assert_eq!(store.losses(id(1)).await.unwrap(), all[10..]);
+    // An edge that has lost its journal counts from 1 again.
+    let anew = LinkLoss {
+        begun_millis: 1_000_000,
+        ..loss(1)
+    };
+    store.add_losses(id(1), vec![anew.clone()]).await.unwrap();
+    let kept = store.losses(id(1)).await.unwrap();
+    assert_eq!((kept.len(), kept.last()), (200, Some(&anew)));
+    store.add_losses(id(9), vec![loss(1)]).await.unwrap();
+    assert_eq!(store.losses(id(9)).await.unwrap(), []);
+    assert!(store.remove_node(id(1)).await.unwrap());
+    assert_eq!(store.losses(id(1)).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -496,6 +521,18 @@ fn enrolment(token_no: u16, n: u16) -> Enrolment {
         serial: format!("{n:032x}"),
         not_after: NOW + 7 * 24 * 3600,
         now: NOW,
+    }
+}
+
+fn loss(number: u64) -> LinkLoss {
+    LinkLoss {
+        number,
+        cause: LossCause::Timeout,
+        begun_millis: number * 1000,
+        lasted: Duration::from_millis(500),
+        sent: 1,
+        received: 2,
+        message: "the gateway fell silent".to_owned(),
     }
 }
 

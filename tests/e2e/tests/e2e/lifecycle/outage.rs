@@ -43,6 +43,29 @@ async fn r3_after_kill_9_edges_come_back_and_a_spent_token_stays_spent() -> anyh
     Ok(())
 }
 
+#[tokio::test]
+async fn the_loss_of_a_link_is_in_the_journal_of_both_ends() -> anyhow::Result<()> {
+    require!(Need::Lab);
+    let (mut world, edge) = World::with_edge(Site::new()).await?;
+    world.gateway.kill().await?;
+    world.restart_gateway().await?;
+    world.wait_for_state("edge1", "online", BACK_WITHIN).await?;
+    wait_until("the gateway has the journal", SOON, async || {
+        let history = world.cloud_json(&["nodes", "history", "edge1"]).await;
+        history.is_ok_and(|history| history["losses"][0]["cause"] == "gateway-restart")
+    })
+    .await?;
+    wait_until("the edge knows that", SOON, async || {
+        let history = edge.run(&world.lab, &["history", "-o", "json"]).await;
+        let history = history.and_then(|output| Ok(serde_json::from_str::<Value>(&stdout_of(&output)?)?));
+        history.is_ok_and(|history| {
+            let loss = &history["losses"][0];
+            loss["cause"] == "gateway-restart" && loss["uploaded"] == true && loss["sent_bytes"].as_u64() > Some(0)
+        })
+    })
+    .await
+}
+
 /// N9: however an answer says where it ends, a gateway that dies must not end it.
 #[tokio::test]
 async fn n9_a_killed_gateway_resets_its_clients_and_ends_nothing() -> anyhow::Result<()> {
