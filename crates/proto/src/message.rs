@@ -2,6 +2,7 @@
 //!
 //! Unknown fields and unknown kinds are ignored, so that a fleet upgrades over weeks. Field numbers are never reused.
 
+mod header;
 mod wire;
 
 use std::time::Duration;
@@ -409,72 +410,6 @@ fn read_service(service: &wire::Service, protocol: Protocol) -> Option<Service> 
         target: service.target.parse::<HostPort>().ok()?,
         protocol,
     })
-}
-
-impl Header {
-    /// As a frame.
-    pub(crate) fn encode(&self) -> Bytes {
-        frame::encode(&match self {
-            Self::Open { id, open, again } => wire::Header {
-                open: Some(open.to_wire(*id)),
-                resume: None,
-                again: *again,
-            },
-            Self::Resume(position) => wire::Header {
-                open: None,
-                resume: Some(position.into()),
-                again: false,
-            },
-        })
-    }
-
-    /// Reads the content of a stream's first frame.
-    pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
-        let header = wire::Header::decode(frame).map_err(malformed)?;
-        if let Some(position) = header.resume {
-            return Ok(Self::Resume(position.into()));
-        }
-        let (id, open) = Open::from_wire(header.open.ok_or(DecodeError::Field("header.open"))?)?;
-        let again = header.again;
-        Ok(Self::Open { id, open, again })
-    }
-}
-
-impl Open {
-    fn to_wire(&self, id: StreamId) -> wire::Open {
-        wire::Open {
-            stream: id.0,
-            target: self.target.to_string(),
-            protocol: write_protocol(self.protocol),
-            class: self.class as u32,
-            trace: self.trace.as_bytes().to_vec(),
-            principal: self.principal.clone(),
-            node: self.node.as_ref().map(ToString::to_string).unwrap_or_default(),
-        }
-    }
-
-    fn from_wire(open: wire::Open) -> Result<(StreamId, Self), DecodeError> {
-        let id = StreamId(open.stream);
-        if id > StreamId::MAX {
-            return Err(DecodeError::Field("open.stream"));
-        }
-        let trace = <[u8; 16]>::try_from(open.trace.as_slice()).map_err(|_| DecodeError::Field("open.trace"))?;
-        let read = Self {
-            target: open.target.parse().map_err(|_| DecodeError::Field("open.target"))?,
-            protocol: read_protocol(open.protocol).ok_or(DecodeError::Field("open.protocol"))?,
-            class: usize::try_from(open.class)
-                .ok()
-                .and_then(|i| Class::ALL.get(i).copied())
-                .unwrap_or_default(),
-            trace: TraceId::from_bytes(trace),
-            principal: clip(open.principal),
-            node: match open.node.as_str() {
-                "" => None,
-                name => Some(name.parse().map_err(|_| DecodeError::Field("open.node"))?),
-            },
-        };
-        Ok((id, read))
-    }
 }
 
 /// The answer to an open, as a frame.

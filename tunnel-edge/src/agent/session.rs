@@ -238,37 +238,22 @@ impl Session {
         });
         // What is known better here than its reason says.
         let mut cause = None;
-        let (mut leaving, mut given_up, mut lingers) = (false, false, false);
-        let (why, retry_after) = loop {
+        let (mut leaving, mut given_up) = (false, false);
+        let ended = loop {
             tokio::select! {
-                ended = &mut driver => break (ended.unwrap_or_else(|_| panicked()), None),
+                ended = &mut driver => break Ended::by(ended.unwrap_or_else(|_| panicked())),
                 Some(incoming) = kept.opened.incoming.recv() => {
                     served = true;
                     shared.tasks.spawn(streams::serve(Arc::clone(shared), incoming));
                 }
-                Some(notice) = kept.opened.notices.recv() => match notice {
-                    Notice::GoAway { refusal, retry_after } => {
-                        note_leaving(&tunnel, &refusal);
-                        lingers = true;
-                        cause = Some(LossCause::GatewayLeft);
-                        shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
-                        break (refusal, retry_after);
-                    }
-                    Notice::Journaled(number) => {
-                        if shared.journal.told(number) {
-                            tell_journal(shared, &tunnel);
-                        }
-                    }
-                    Notice::Offer(_) | Notice::Journal(_) => {}
+                Some(notice) = kept.opened.notices.recv() => if let Some(ended) = hear(notice, shared, &tunnel) {
+                    break ended;
                 },
                 _ = changes.changed() => {
                     let settings = Arc::clone(&changes.borrow_and_update());
                     if settings.epoch != current.epoch && !leaving {
                         move_away(&tunnel);
-                        lingers = true;
-                        cause = Some(LossCause::Reconfigured);
-                        shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
-                        break (moving(), None);
+                        break Ended::lingering(moving(), None, LossCause::Reconfigured);
                     }
                     offer_anew(&tunnel, &current, &settings);
                     note_generation(shared, &generation, settings.generation);
@@ -287,10 +272,19 @@ impl Session {
                 () = cutting.cancelled() => {
                     tunnel.close(&stopped());
                     cause = Some(LossCause::EdgeStopped);
-                    break (stopped(), None);
+                    break Ended::by(stopped());
                 }
             }
         };
+        let Ended {
+            why,
+            retry_after,
+            lingers,
+        } = ended;
+        if lingers.is_some() {
+            shared.tasks.spawn(linger(tunnel.clone(), driver, cutting));
+        }
+        let cause = lingers.or(cause);
         let moved = Moved {
             sent: meter.sent_bytes(),
             received: meter.received_bytes(),
@@ -304,14 +298,53 @@ impl Session {
             retry_after,
             proved: served || lasted.is_some_and(|lasted| lasted >= PROVED),
         };
-        let goes_on = !lingers && tunnel.over().is_none();
+        let goes_on = lingers.is_none() && tunnel.over().is_none();
         (over, goes_on.then_some(kept))
     }
 }
 
-fn note_leaving(tunnel: &Tunnel, why: &Refusal) {
-    let streams = tunnel.open_streams();
-    info!(reason = %why.reason, error = %why.message, streams, "the gateway is leaving");
+/// Why nothing more is done with a carrier.
+struct Ended {
+    why: Refusal,
+    retry_after: Option<Duration>,
+    /// It is left alone until its streams have ended, for this cause.
+    lingers: Option<LossCause>,
+}
+
+impl Ended {
+    fn by(why: Refusal) -> Self {
+        Self {
+            why,
+            retry_after: None,
+            lingers: None,
+        }
+    }
+
+    fn lingering(why: Refusal, retry_after: Option<Duration>, cause: LossCause) -> Self {
+        Self {
+            why,
+            retry_after,
+            lingers: Some(cause),
+        }
+    }
+}
+
+/// What the gateway says of the session as a whole.
+fn hear(notice: Notice, shared: &Shared, tunnel: &Tunnel) -> Option<Ended> {
+    match notice {
+        Notice::GoAway { refusal, retry_after } => {
+            let streams = tunnel.open_streams();
+            info!(reason = %refusal.reason, error = %refusal.message, streams, "the gateway is leaving");
+            return Some(Ended::lingering(refusal, retry_after, LossCause::GatewayLeft));
+        }
+        Notice::Journaled(number) => {
+            if shared.journal.told(number) {
+                tell_journal(shared, tunnel);
+            }
+        }
+        Notice::Offer(_) | Notice::Journal(_) => {}
+    }
+    None
 }
 
 /// These settings are in force.
