@@ -35,6 +35,8 @@ mod frame;
 mod hello;
 mod keepalive;
 mod message;
+mod rate;
+mod schedule;
 mod seen;
 mod session;
 mod stream;
@@ -44,5 +46,7 @@ pub use flow::{MAX_PACKET, PacketReader, decode_datagram, encode_datagram, encod
 pub use frame::{FrameError, FrameReader, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, Prelude};
 pub use hello::{Hello, Negotiated, VERSIONS};
 pub use message::{Control, DecodeError, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, check_offer};
+pub use rate::{Rate, RateModel};
+pub use schedule::{Caps, Packets, ScheduleConfig, Scheduler, Shares, Turn};
 pub use session::{Config, Event, Incoming, OpenError, Session, Side, Violation};
 pub use stream::{Fate, RecvHalf, SendHalf, StreamId};

@@ -1,0 +1,36 @@
+//! What somebody who types notices of transfers beside it.
+
+use std::time::Duration;
+
+use tunnel_model::Class;
+
+use crate::world::{Kind, MS, World, percentile};
+
+const S: Duration = Duration::from_secs(1);
+const ROUND_TRIP: Duration = Duration::from_millis(60);
+
+fn typing_beside_bulk_both_ways(mut world: World) {
+    let typing = world.open(0, Class::Interactive, Kind::Typing);
+    let up = world.open(0, Class::Api, Kind::Bulk);
+    let down = world.open(1, Class::Api, Kind::Bulk);
+    world.run(5 * S);
+    world.echoes.clear();
+    let goodput = world.goodput(60 * S, &[(1, up), (0, down)]);
+    let echoes = &world.echoes[&typing];
+    let p99 = percentile(echoes, 99);
+    let shown = [50, 90, 99, 100].map(|p| percentile(echoes, p));
+    assert!(echoes.len() >= 590, "{} echoes", echoes.len());
+    assert!(p99 <= ROUND_TRIP + 20 * MS, "{shown:?}, {goodput:?}");
+    assert!(goodput.iter().all(|share| *share >= 0.9), "{goodput:?}, {shown:?}");
+    eprintln!("{shown:?} {goodput:?}");
+}
+
+#[test]
+fn keystrokes_beside_transfers_both_ways_wait_20_ms_at_most_where_the_rate_is_given() {
+    typing_beside_bulk_both_ways(World::given("3mbit,60ms,64kb"));
+}
+
+#[test]
+fn keystrokes_beside_transfers_both_ways_wait_20_ms_at_most_where_the_rate_is_measured() {
+    typing_beside_bulk_both_ways(World::new("3mbit,60ms,64kb"));
+}
