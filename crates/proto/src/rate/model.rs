@@ -19,6 +19,8 @@
 
 use std::time::{Duration, Instant};
 
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
 use super::{Rate, window::LeastLately};
 
 /// Between probes, this part of the estimate is used: what stands in the queue by chance goes away.
@@ -26,12 +28,13 @@ const CRUISE: f64 = 0.98;
 /// How long a cruise lasts until the next probe: twice as long each time that a probe found nothing, and at least so many
 /// rounds.
 const CRUISE_FOR: Duration = Duration::from_secs(1);
-const CRUISE_LONGEST: Duration = Duration::from_secs(8);
+const CRUISE_LONGEST: Duration = Duration::from_secs(6);
 const CRUISE_ROUNDS: u32 = 4;
 /// A queue that a probe may build where the link has no more to give.
 const PROBE_QUEUE: Duration = Duration::from_millis(3);
 const PROBE_LEAST: f64 = 0.005;
-/// The most that probes come to build, or a quarter of the round trip, whichever is longer.
+/// The most that probes come to build, or a quarter of the round trip, whichever is longer. Once more for each four that did
+/// no harm: a link that has become much faster is soon found out.
 const PROBE_MOST: Duration = Duration::from_millis(10);
 /// What is no queue: the ticks of timers, and small packets that were faster than full ones are, here and on the way back.
 const JITTER: Duration = Duration::from_millis(3);
@@ -46,14 +49,14 @@ const RISEN: u64 = PACKET;
 const FOREIGN: Duration = Duration::from_millis(25);
 /// The most that a drain takes off the rate.
 const DRAIN_MOST: f64 = 0.5;
-/// What is left of the estimate each round that a drain takes too long.
+/// What is left of the estimate each round that a drain takes too long, and after a probe that found nothing.
 const STILL_THERE: f64 = 0.995;
 /// Rounds that a drain may take until the queue must be somebody else's.
 const DRAIN_ROUNDS: u32 = 8;
 /// Rounds without growth after which the startup has found what there is to find.
 const STALE_ROUNDS: u32 = 3;
 /// From this part of the packets on, losses mean that the link is too full.
-const MANY_LOST: f64 = 0.1;
+const MANY_LOST: f64 = 0.15;
 /// Arrivals that took so many times as long as the sending are no chance of a packet more or less.
 const HELD_UP: f64 = 1.04;
 /// What is sent is the estimate if it is at least this part of it.
@@ -81,8 +84,11 @@ pub struct RateModel {
     least: LeastLately,
     /// What the round before carried.
     before: Option<Rate>,
-    /// How long the next cruise lasts.
+    /// The least round trip of a round, on average over a cruise.
+    usual: Option<Duration>,
+    /// How long the next cruise lasts, at least; by chance up to half as long again.
     cruise_for: Duration,
+    dice: SmallRng,
     /// The newest packet whose arrival is known, by when it was sent.
     newest: Option<Instant>,
     round: Round,
@@ -92,8 +98,8 @@ pub struct RateModel {
 enum Phase {
     Startup { stale: u32 },
     Drain { since: Instant, rounds: u32, queue: Duration },
-    Cruise { since: Instant, rounds: u32 },
-    Probe { since: Instant, step: u32, from: Duration },
+    Cruise { until: Instant, rounds: u32 },
+    Probe { since: Instant, step: u32 },
     Compete { rate: Rate },
 }
 
@@ -139,8 +145,9 @@ struct Lesson {
 }
 
 impl RateModel {
-    /// A model of a link of which nothing is known. Links that carry more than `thin` are left alone.
-    pub fn new(thin: Rate, now: Instant) -> Self {
+    /// A model of a link of which nothing is known. Links that carry more than `thin` are left alone. The seed is to be
+    /// another one at each end: two that probe at the same times would each take the other's queue for its own.
+    pub fn new(thin: Rate, seed: u64, now: Instant) -> Self {
         Self {
             thin,
             given: None,
@@ -148,19 +155,24 @@ impl RateModel {
             phase: Phase::Startup { stale: 0 },
             least: LeastLately::new(BELIEVED, now),
             before: None,
+            usual: None,
             cruise_for: CRUISE_FOR,
+            dice: SmallRng::seed_from_u64(seed),
             newest: None,
             round: Round::new(now, None),
         }
     }
 
     /// A model of a link that is said to carry so much. It is never taken to carry more, but less if it does.
-    pub fn of_given(rate: Rate, thin: Rate, now: Instant) -> Self {
+    pub fn of_given(rate: Rate, thin: Rate, seed: u64, now: Instant) -> Self {
         Self {
             given: Some(rate),
             estimate: Some(rate),
-            phase: Phase::Cruise { since: now, rounds: 0 },
-            ..Self::new(thin, now)
+            phase: Phase::Cruise {
+                until: now + CRUISE_FOR,
+                rounds: 0,
+            },
+            ..Self::new(thin, seed, now)
         }
     }
 
@@ -218,7 +230,7 @@ impl RateModel {
                 let least = PROBE_QUEUE.div_duration_f64(round_trip).max(PROBE_LEAST);
                 let more = least * f64::from(1_u32 << step.min(16));
                 let most = PROBE_MOST.max(self.round_trip() / 4).div_duration_f64(round_trip);
-                estimate.scaled(1.0 + more.min(most))
+                estimate.scaled(1.0 + more.min(most * f64::from(1 + step / 4)).min(1.0))
             }
             Phase::Compete { rate } => rate,
         })
@@ -310,8 +322,7 @@ impl RateModel {
                 let stale = if grown || !lesson.used { 0 } else { stale + 1 };
                 self.estimate = Some(before.max(lesson.carried));
                 if (queue && lesson.used) || lesson.many_lost || stale >= STALE_ROUNDS {
-                    self.estimate = Some(lesson.carried);
-                    if lesson.carried <= self.thin {
+                    if before.max(lesson.carried) <= self.thin {
                         drain(lesson.queue, now)
                     } else {
                         Phase::Startup { stale: 0 }
@@ -348,7 +359,11 @@ impl RateModel {
     }
 
     fn next(&mut self, phase: Phase, lesson: Lesson, full: bool, now: Instant) -> Phase {
-        let cruise = Phase::Cruise { since: now, rounds: 0 };
+        let longer = self.dice.random_range(1.0..1.5);
+        let cruise = Phase::Cruise {
+            until: now + self.cruise_for.mul_f64(longer),
+            rounds: 0,
+        };
         match phase {
             Phase::Drain { since, rounds, queue } => {
                 let fallen = lesson.queue <= queue / 2;
@@ -370,39 +385,39 @@ impl RateModel {
             Phase::Cruise { .. } | Phase::Probe { .. } if lesson.queue >= HIGH || lesson.many_lost => {
                 drain(lesson.queue, now)
             }
-            Phase::Cruise { since, rounds } => {
-                let rested = rounds >= CRUISE_ROUNDS && now.saturating_duration_since(since) >= self.cruise_for;
-                if rested && lesson.used && !full {
-                    Phase::Probe {
-                        since: now,
-                        step: 0,
-                        from: lesson.round_trip,
-                    }
+            Phase::Cruise { until, rounds } => {
+                let usual = self.usual.filter(|_| rounds > 0);
+                let usual = usual.map_or(lesson.round_trip, |usual| (usual * 3 + lesson.round_trip) / 4);
+                self.usual = Some(usual);
+                if rounds >= CRUISE_ROUNDS && now >= until && lesson.used && !full {
+                    Phase::Probe { since: now, step: 0 }
                 } else {
                     let rounds = rounds + 1;
-                    Phase::Cruise { since, rounds }
+                    Phase::Cruise { until, rounds }
                 }
             }
             Phase::Probe { .. } if !lesson.used => cruise,
-            Phase::Probe { step, from, .. } if full || lesson.round_trip >= from + self.risen() => {
+            Phase::Probe { step, .. } if full || lesson.round_trip >= self.risen() => {
                 self.cruise_for = if step > 2 {
                     CRUISE_FOR
                 } else {
                     (self.cruise_for * 2).min(CRUISE_LONGEST)
                 };
-                // What the probe built goes again.
-                drain(PROBE_QUEUE * 2, now)
+                // If chance has set it too high, this is how it comes down; a probe that carries more sets it right again.
+                self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
+                // What the probe built goes again, with what it went on to build until it was noticed.
+                let built = lesson.round_trip.saturating_sub(self.usual.unwrap_or_default());
+                drain(built + PROBE_QUEUE * 2, now)
             }
-            Phase::Probe { since, step, from } => {
+            Phase::Probe { since, step } => {
                 // Only now has what was sent since then been acknowledged for a whole round.
                 if now.saturating_duration_since(since) >= self.round_trip() + self.round_length() {
                     Phase::Probe {
                         since: now,
                         step: step + 1,
-                        from,
                     }
                 } else {
-                    Phase::Probe { since, step, from }
+                    Phase::Probe { since, step }
                 }
             }
             Phase::Compete { .. } if !full => cruise,
@@ -418,10 +433,10 @@ impl RateModel {
         }
     }
 
-    /// By how much a round trip grows that has a queue in it which was not there.
+    /// A round trip that has a queue in it which was not there in the cruise.
     fn risen(&self) -> Duration {
         let packet = self.estimate.map(|rate| rate.time_for(RISEN));
-        JITTER.max(packet.unwrap_or_default())
+        self.usual.unwrap_or_default() + JITTER.max(packet.unwrap_or_default())
     }
 }
 

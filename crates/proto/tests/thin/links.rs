@@ -41,7 +41,7 @@ fn a_link_that_changes_its_rate_is_followed_within_seconds() {
     let typing = world.open(0, Class::Interactive, Kind::Typing);
     let bulk = world.open(0, Class::Api, Kind::Bulk);
     world.run(10 * S);
-    for (link, within) in [("1mbit,60ms", 3 * S), ("5mbit,60ms", 6 * S), ("3mbit,60ms", 3 * S)] {
+    for (link, within) in [("1mbit,60ms", 3 * S), ("5mbit,60ms", 10 * S), ("3mbit,60ms", 3 * S)] {
         world.set_link(link);
         world.run(within);
         world.echoes.clear();

@@ -15,4 +15,5 @@ mod world;
 
 mod links;
 mod order;
+mod sweep;
 mod typing;

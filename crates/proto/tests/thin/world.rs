@@ -47,7 +47,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(given: Option<Rate>, now: Instant) -> Self {
+    fn new(given: Option<Rate>, seed: u64, now: Instant) -> Self {
         let config = ScheduleConfig {
             packets: Packets {
                 data: DATA as u32,
@@ -56,8 +56,8 @@ impl Node {
             ..ScheduleConfig::default()
         };
         let model = match given {
-            Some(rate) => RateModel::of_given(rate, config.thin, now),
-            None => RateModel::new(config.thin, now),
+            Some(rate) => RateModel::of_given(rate, config.thin, seed, now),
+            None => RateModel::new(config.thin, seed, now),
         };
         Self {
             scheduler: Scheduler::new(config, now),
@@ -181,24 +181,29 @@ impl Rival {
 impl World {
     /// A link like `3mbit,60ms`, the same both ways, whose rate the nodes have to find out.
     pub(crate) fn new(link: &str) -> Self {
-        Self::with(link, None)
+        Self::with(link, None, 1)
+    }
+
+    /// The same, with other accidents.
+    pub(crate) fn seeded(link: &str, seed: u64) -> Self {
+        Self::with(link, None, seed)
     }
 
     /// The same, and the nodes are told its rate.
     pub(crate) fn given(link: &str) -> Self {
         let config: LinkConfig = link.parse().unwrap();
         let bits = config.rate.unwrap().get();
-        Self::with(link, Rate::from_bits_per_second(bits))
+        Self::with(link, Rate::from_bits_per_second(bits), 1)
     }
 
-    fn with(link: &str, rate: Option<Rate>) -> Self {
+    fn with(link: &str, rate: Option<Rate>, seed: u64) -> Self {
         let now = Instant::now();
         let config: LinkConfig = link.parse().unwrap();
         Self {
             now,
             start: now,
-            nodes: [Node::new(rate, now), Node::new(rate, now)],
-            links: [Link::new(config, 1), Link::new(config, 2)],
+            nodes: [Node::new(rate, seed, now), Node::new(rate, !seed, now)],
+            links: [Link::new(config, seed), Link::new(config, !seed)],
             typed: HashMap::new(),
             echoes: HashMap::new(),
             next_key: now,
@@ -242,11 +247,6 @@ impl World {
             self.nodes[1 - node].sources.insert(id, source(Kind::Typing));
         }
         id
-    }
-
-    pub(crate) fn close(&mut self, node: usize, id: StreamId) {
-        self.nodes[node].sources.remove(&id);
-        self.nodes[node].scheduler.remove(id);
     }
 
     /// Lets time pass.
@@ -347,6 +347,9 @@ impl World {
 
 /// The value below which so many percent are.
 pub(crate) fn percentile(values: &[Duration], percent: usize) -> Duration {
+    if values.is_empty() {
+        return Duration::MAX;
+    }
     let mut sorted = values.to_vec();
     sorted.sort();
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
