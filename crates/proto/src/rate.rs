@@ -14,6 +14,9 @@ const NANOS: u128 = 1_000_000_000;
 pub struct Rate(NonZeroU64);
 
 impl Rate {
+    /// 100 Mbit/s: a link that carries more is not thin, for no stream there waits for another long enough to notice.
+    pub const THIN: Self = Self(NonZeroU64::new(100_000_000 / 8).expect("it is more than none"));
+
     /// `None` for no rate at all.
     pub fn from_bytes_per_second(bytes: u64) -> Option<Self> {
         NonZeroU64::new(bytes).map(Self)
@@ -48,7 +51,7 @@ impl Rate {
 
     /// How many bytes pass in this time.
     pub fn bytes_in(self, time: Duration) -> u64 {
-        let bytes = u128::from(self.0.get()) * time.as_nanos() / NANOS;
+        let bytes = u128::from(self.0.get()).saturating_mul(time.as_nanos()) / NANOS;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 

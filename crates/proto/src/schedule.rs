@@ -236,7 +236,9 @@ impl Scheduler {
     /// A stream is ranked anew, also if it waits.
     pub fn set_class(&mut self, id: StreamId, class: Class, now: Instant) {
         let waiting = self.streams.get(&id).map(|stream| stream.state);
-        if let Some(State::Waiting { class: before, want, .. }) = waiting
+        if let Some(State::Waiting {
+            class: before, want, ..
+        }) = waiting
             && before != class
             && let Turn::Granted(bytes) = self.ask(id, class, want, now)
         {
@@ -269,7 +271,9 @@ impl Scheduler {
 
     /// When to call [`Self::handle_timeout`]; `None` while nobody waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = Rank::ALL.into_iter().filter(|rank| !self.queues[*rank as usize].is_empty());
+        let waiting = Rank::ALL
+            .into_iter()
+            .filter(|rank| !self.queues[*rank as usize].is_empty());
         waiting.filter_map(|rank| self.turn_at(rank)).min()
     }
 
@@ -320,9 +324,8 @@ impl Scheduler {
     }
 
     fn next_rank(&self, now: Instant) -> Option<Rank> {
-        let may = |rank: &Rank| {
-            !self.queues[*rank as usize].is_empty() && self.turn_at(*rank).is_none_or(|turn| turn <= now)
-        };
+        let may =
+            |rank: &Rank| !self.queues[*rank as usize].is_empty() && self.turn_at(*rank).is_none_or(|turn| turn <= now);
         // A rank that had nothing to send, or was not let, has saved up nothing.
         let begins = |rank: &Rank| self.ended[*rank as usize].max(self.time);
         let interactive = Some(Rank::Interactive).filter(may);
@@ -337,8 +340,14 @@ impl Scheduler {
             return;
         };
         let packets = self.config.packets;
-        let buckets = [self.link.as_ref().map(|link| &link.bucket), self.caps[rank as usize].as_ref()];
-        let most = buckets.into_iter().flatten().map(|bucket| packets.data_in(bucket.saved(now)));
+        let buckets = [
+            self.link.as_ref().map(|link| &link.bucket),
+            self.caps[rank as usize].as_ref(),
+        ];
+        let most = buckets
+            .into_iter()
+            .flatten()
+            .map(|bucket| packets.data_in(bucket.saved(now)));
         let bytes = most.min().map_or(want, |most| want.min(most));
         let cost = packets.cost(bytes);
         stream.state = State::Granted { rank, bytes };

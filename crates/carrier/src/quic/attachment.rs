@@ -1,6 +1,6 @@
 //! What this crate attaches to a quinn connection, in the one place that quinn offers: its congestion controller.
 //!
-//! It does two things that quinn leaves undone.
+//! It does three things that quinn leaves undone.
 //!
 //! **The farewell gets through.** quinn holds back the packet that closes a connection while the congestion window is full,
 //! and a closed connection hears no acknowledgements that would empty it. So a peer that was being sent much would never be
@@ -10,9 +10,16 @@
 //! whose readers are slow would take it all, the control stream's share too. So each open stream is granted a stream's
 //! window on top of a base ([`Grant`]): all of them may stand still, and the base is left for everything else. What a peer
 //! can pin is still bounded, by the streams that were opened or accepted here.
+//!
+//! **A thin link is known for what it is.** A [`RateModel`] learns from the acknowledgements what the link carries, and
+//! [`LinkRate`](super::LinkRate) tells whoever sends. Once somebody keeps to that, the window follows the model where the link
+//! is thin: losses on a radio link then no longer close it, and it is never what packets wait for. On other links the window is
+//! Cubic's.
 
 use std::{
     any::Any,
+    fmt,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,8 +32,12 @@ use quinn::{
     congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig},
 };
 use quinn_proto::RttEstimator;
+use tunnel_proto::{Rate, RateModel};
 
-use super::Limits;
+use super::{Limits, link_rate::Published};
+
+/// What IP and UDP add to each packet, in bytes.
+const HEADERS: u64 = 28;
 
 /// Makes the attachment of each path of a connection.
 #[derive(Debug)]
@@ -113,25 +124,60 @@ impl Grant {
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let seed = RandomState::new().hash_one(current_mtu);
         Box::new(Attachment {
             cubic: Arc::clone(&self.cubic).build(now, current_mtu),
             closing: Arc::new(AtomicBool::new(false)),
             windows: self.windows,
+            model: RateModel::new(Rate::THIN, seed, now),
+            given: 0,
+            published: Arc::default(),
         })
     }
 }
 
 /// A congestion controller, and what else belongs to a connection.
-struct Attachment {
+pub(super) struct Attachment {
     cubic: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
     windows: Windows,
+    model: RateModel,
+    /// What the model was told that the link carries, in bytes per second.
+    given: u64,
+    published: Arc<Published>,
 }
 
 impl Attachment {
     /// A copy that shares what can be changed; `None` for connections that were not made here.
-    fn of(connection: &quinn::Connection) -> Option<Box<Self>> {
+    pub(super) fn of(connection: &quinn::Connection) -> Option<Box<Self>> {
         connection.congestion_state().into_any().downcast().ok()
+    }
+
+    pub(super) fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let published = &self.published;
+        let given = published.given.load(Ordering::Relaxed);
+        if given != self.given {
+            self.given = given;
+            self.model.set_given(Rate::from_bytes_per_second(given), now);
+        }
+        let bytes = |rate: Option<Rate>| rate.map_or(0, Rate::bytes_per_second);
+        published.pacing.store(bytes(self.model.pacing()), Ordering::Relaxed);
+        published
+            .estimate
+            .store(bytes(self.model.estimate()), Ordering::Relaxed);
+        published.window.store(self.window(), Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,6 +185,8 @@ impl Controller for Attachment {
     fn window(&self) -> u64 {
         if self.closing.load(Ordering::Relaxed) {
             u64::MAX
+        } else if self.published.paced.load(Ordering::Relaxed) {
+            self.model.window_beside(self.cubic.window())
         } else {
             self.cubic.window()
         }
@@ -149,15 +197,20 @@ impl Controller for Attachment {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.model.handle_ack(sent, bytes + HEADERS, app_limited);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.model.handle_acks_end(now);
+        self.publish(now);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.model.handle_loss(lost_bytes);
+        self.published.lost.fetch_add(lost_bytes, Ordering::Relaxed);
         self.cubic
             .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
@@ -175,6 +228,9 @@ impl Controller for Attachment {
             cubic: self.cubic.clone_box(),
             closing: Arc::clone(&self.closing),
             windows: self.windows,
+            model: self.model.clone(),
+            given: self.given,
+            published: Arc::clone(&self.published),
         })
     }
 

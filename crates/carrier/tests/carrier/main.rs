@@ -11,6 +11,8 @@ mod exchange;
 mod flood;
 /// Packets in datagrams: both ways, large, early, unknown, too many.
 mod flows;
+/// Links that are found out, and sending that keeps to them.
+mod link_rate;
 /// Streams joined with sockets.
 mod relay;
 /// Streams: opened, refused, ended, broken, bounded.

@@ -96,11 +96,25 @@ pub struct RateModel {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
-    Startup { stale: u32 },
-    Drain { since: Instant, rounds: u32, queue: Duration },
-    Cruise { until: Instant, rounds: u32 },
-    Probe { since: Instant, step: u32 },
-    Compete { rate: Rate },
+    Startup {
+        stale: u32,
+    },
+    Drain {
+        since: Instant,
+        rounds: u32,
+        queue: Duration,
+    },
+    Cruise {
+        until: Instant,
+        rounds: u32,
+    },
+    Probe {
+        since: Instant,
+        step: u32,
+    },
+    Compete {
+        rate: Rate,
+    },
 }
 
 /// What was learned since some moment.
@@ -163,16 +177,15 @@ impl RateModel {
         }
     }
 
-    /// A model of a link that is said to carry so much. It is never taken to carry more, but less if it does.
-    pub fn of_given(rate: Rate, thin: Rate, seed: u64, now: Instant) -> Self {
-        Self {
-            given: Some(rate),
-            estimate: Some(rate),
-            phase: Phase::Cruise {
+    /// The link is said to carry so much. It is never taken to carry more, but less if it does.
+    pub fn set_given(&mut self, given: Option<Rate>, now: Instant) {
+        self.given = given;
+        if let Some(rate) = given {
+            self.estimate = Some(rate);
+            self.phase = Phase::Cruise {
                 until: now + CRUISE_FOR,
                 rounds: 0,
-            },
-            ..Self::new(thin, seed, now)
+            };
         }
     }
 
@@ -208,8 +221,6 @@ impl RateModel {
         self.round = Round::new(now, Some(newest));
         if let Some(lesson) = lesson {
             self.learn(lesson, now);
-            #[cfg(debug_assertions)]
-            if std::env::var_os("TRACE_RATE").is_some() { eprintln!("RATE {:p} {:?} est {} pace {:?} {:?} min {:?}", self, self.phase, self.estimate.unwrap(), self.pacing().map(|p| p.to_string()), lesson, self.least.get()); }
         }
     }
 
@@ -239,7 +250,9 @@ impl RateModel {
     /// How many bytes may be in flight, where a loss-based controller says `other`: on a link that is thin enough for the
     /// window never to be what holds packets back, on others what the controller says.
     pub fn window_beside(&self, other: u64) -> u64 {
-        let Some(estimate) = self.thin_estimate() else { return other };
+        let Some(estimate) = self.thin_estimate() else {
+            return other;
+        };
         let slack = ROUND_PACKETS * PACKET;
         let whole = |round_trip: Duration| estimate.bytes_in(round_trip + ACK_DELAY);
         match self.phase {
@@ -308,7 +321,11 @@ impl RateModel {
 
     fn learn(&mut self, lesson: Lesson, now: Instant) {
         // A packet more in one round is one less in the next, so that the lesser of two is no chance.
-        let carried_twice = self.before.replace(lesson.carried).unwrap_or(lesson.carried).min(lesson.carried);
+        let carried_twice = self
+            .before
+            .replace(lesson.carried)
+            .unwrap_or(lesson.carried)
+            .min(lesson.carried);
         let Some(before) = self.estimate else {
             self.estimate = Some(lesson.carried);
             return;
@@ -320,15 +337,18 @@ impl RateModel {
                 let queue = lesson.queue > HIGH.max(self.round_trip() / 8);
                 let grown = lesson.carried >= before.scaled(1.25);
                 let stale = if grown || !lesson.used { 0 } else { stale + 1 };
-                self.estimate = Some(before.max(lesson.carried));
-                if (queue && lesson.used) || lesson.many_lost || stale >= STALE_ROUNDS {
-                    if before.max(lesson.carried) <= self.thin {
+                let found = (queue && lesson.used) || lesson.many_lost || stale >= STALE_ROUNDS;
+                if found && before > self.thin && queue && stale >= STALE_ROUNDS {
+                    // It was fast once, and is no more.
+                    self.estimate = Some(lesson.carried);
+                    drain(lesson.queue, now)
+                } else {
+                    self.estimate = Some(before.max(lesson.carried));
+                    if found && self.thin_estimate().is_some() {
                         drain(lesson.queue, now)
                     } else {
-                        Phase::Startup { stale: 0 }
+                        Phase::Startup { stale }
                     }
-                } else {
-                    Phase::Startup { stale }
                 }
             }
             phase => {
@@ -352,7 +372,9 @@ impl RateModel {
                 self.next(phase, lesson, full, now)
             }
         };
-        self.estimate = self.estimate.map(|estimate| estimate.min(self.given.unwrap_or(estimate)));
+        self.estimate = self
+            .estimate
+            .map(|estimate| estimate.min(self.given.unwrap_or(estimate)));
         if self.estimate.is_some_and(|estimate| estimate > self.thin) {
             self.phase = Phase::Startup { stale: 0 };
         }

@@ -13,7 +13,7 @@ pub struct ScheduleConfig {
     pub caps: Caps,
     /// The size of packets.
     pub packets: Packets,
-    /// A link that carries more than this is not sorted for: no stream would wait for another long enough to notice.
+    /// A link that carries more than this is not sorted for.
     pub thin: Rate,
 }
 
@@ -23,7 +23,7 @@ impl Default for ScheduleConfig {
             shares: Shares::default(),
             caps: Caps::default(),
             packets: Packets::default(),
-            thin: Rate::from_bits_per_second(100_000_000).unwrap_or_else(|| unreachable!("it is more than none")),
+            thin: Rate::THIN,
         }
     }
 }
@@ -132,7 +132,10 @@ mod tests {
 
     #[test]
     fn small_writes_pay_for_their_headers() {
-        let packets = Packets { data: 1000, headers: 50 };
+        let packets = Packets {
+            data: 1000,
+            headers: 50,
+        };
         assert_eq!(packets.cost(0), 0);
         assert_eq!(packets.cost(1), 51);
         assert_eq!(packets.cost(1000), 1050);
@@ -141,7 +144,10 @@ mod tests {
 
     #[test]
     fn room_is_counted_in_full_packets_and_is_never_none() {
-        let packets = Packets { data: 1000, headers: 50 };
+        let packets = Packets {
+            data: 1000,
+            headers: 50,
+        };
         assert_eq!(packets.data_in(0), 1000);
         assert_eq!(packets.data_in(2099), 1000);
         assert_eq!(packets.data_in(2100), 2000);

@@ -39,7 +39,11 @@ impl Packet {
     /// A full packet of somebody else.
     pub(crate) fn foreign() -> Self {
         let id = StreamId::MAX;
-        let pieces = vec![Piece { id, number: 0, len: DATA }];
+        let pieces = vec![Piece {
+            id,
+            number: 0,
+            len: DATA,
+        }];
         Self {
             number: None,
             pieces,
@@ -137,7 +141,11 @@ impl Carrier {
         if self.in_flight < window && self.paced <= now {
             let mut room = DATA;
             while room > 0 {
-                let from = if self.again.is_empty() { &mut self.fresh } else { &mut self.again };
+                let from = if self.again.is_empty() {
+                    &mut self.fresh
+                } else {
+                    &mut self.again
+                };
                 let Some(piece) = from.front_mut() else { break };
                 let len = piece.len.min(room);
                 room -= len;
@@ -205,7 +213,9 @@ impl Carrier {
         let mut any = false;
         let app_limited = self.again.is_empty() && self.fresh.is_empty();
         for number in acks {
-            let Some(acked) = self.flying.remove(number) else { continue };
+            let Some(acked) = self.flying.remove(number) else {
+                continue;
+            };
             any = true;
             self.in_flight -= acked.bytes;
             if self.newest_acked.is_none_or(|newest| newest < *number) {
@@ -213,7 +223,8 @@ impl Carrier {
                 let sample = now - acked.sent;
                 self.smoothed = Some(self.smoothed.map_or(sample, |s| (s * 7 + sample) / 8));
             }
-            self.model.handle_ack(acked.sent, acked.bytes, app_limited && acked.app_limited);
+            self.model
+                .handle_ack(acked.sent, acked.bytes, app_limited && acked.app_limited);
             if !acked.app_limited && acked.sent > self.recovered {
                 self.window += if self.window < self.threshold {
                     acked.bytes
@@ -229,7 +240,9 @@ impl Carrier {
     }
 
     fn detect_losses(&mut self, now: Instant) {
-        let (Some(newest), Some(smoothed)) = (self.newest_acked, self.smoothed) else { return };
+        let (Some(newest), Some(smoothed)) = (self.newest_acked, self.smoothed) else {
+            return;
+        };
         let patience = smoothed * 9 / 8;
         let lost: Vec<u64> = self
             .flying
@@ -243,7 +256,9 @@ impl Carrier {
     }
 
     fn lose(&mut self, number: u64, now: Instant) {
-        let Some(lost) = self.flying.remove(&number) else { return };
+        let Some(lost) = self.flying.remove(&number) else {
+            return;
+        };
         self.in_flight -= lost.bytes;
         self.lost += lost.bytes;
         self.again.extend(lost.pieces);

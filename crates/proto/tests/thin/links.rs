@@ -29,7 +29,14 @@ fn a_transfer_alone_gets_most_of_a_link_of_800_ms_that_loses_2_percent() {
 
 #[test]
 fn links_of_many_rates_are_found_and_filled() {
-    for link in ["500kbit,60ms", "3mbit,10ms", "3mbit,60ms", "10mbit,60ms", "20mbit,30ms", "50mbit,20ms,256kb"] {
+    for link in [
+        "500kbit,60ms",
+        "3mbit,10ms",
+        "3mbit,60ms",
+        "10mbit,60ms",
+        "20mbit,30ms",
+        "50mbit,20ms,256kb",
+    ] {
         let goodput = goodput_alone(link, 10 * S);
         assert!(goodput >= 0.85, "{link}: {goodput}");
     }

@@ -15,5 +15,4 @@ mod world;
 
 mod links;
 mod order;
-mod sweep;
 mod typing;

@@ -11,7 +11,10 @@ use tunnel_proto::{Caps, Packets, Rate, ScheduleConfig, Scheduler, StreamId, Tur
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
-const PACKETS: Packets = Packets { data: 1400, headers: 100 };
+const PACKETS: Packets = Packets {
+    data: 1400,
+    headers: 100,
+};
 
 fn mbit(rate: u64) -> Rate {
     Rate::from_bits_per_second(rate * 1_000_000).unwrap()
@@ -106,7 +109,10 @@ fn this_is_who_goes_first() {
     for (came, goes) in table {
         let mut line = Line::thin();
         // The link is busy.
-        assert!(matches!(line.scheduler.request(StreamId(99), Class::Bulk, 3000, line.now), Turn::Granted(_)));
+        assert!(matches!(
+            line.scheduler.request(StreamId(99), Class::Bulk, 3000, line.now),
+            Turn::Granted(_)
+        ));
         line.scheduler.spend(100_000, line.now);
         let class = |name: &str| Class::ALL.into_iter().find(|class| class.as_str() == name).unwrap();
         let mut classes = HashMap::new();
@@ -261,12 +267,21 @@ fn what_was_granted_and_not_sent_is_given_back() {
     line.scheduler.spend(1500, line.now);
     line.now += 4 * MS;
     let id = StreamId(1);
-    assert_eq!(line.scheduler.request(id, Class::Api, 1400, line.now), Turn::Granted(1400));
+    assert_eq!(
+        line.scheduler.request(id, Class::Api, 1400, line.now),
+        Turn::Granted(1400)
+    );
     line.scheduler.sent(id, 0);
-    assert_eq!(line.scheduler.request(id, Class::Api, 1400, line.now), Turn::Granted(1400));
+    assert_eq!(
+        line.scheduler.request(id, Class::Api, 1400, line.now),
+        Turn::Granted(1400)
+    );
     line.scheduler.remove(id);
     let other = StreamId(2);
-    assert_eq!(line.scheduler.request(other, Class::Api, 1400, line.now), Turn::Granted(1400));
+    assert_eq!(
+        line.scheduler.request(other, Class::Api, 1400, line.now),
+        Turn::Granted(1400)
+    );
 }
 
 proptest! {

@@ -55,10 +55,8 @@ impl Node {
             },
             ..ScheduleConfig::default()
         };
-        let model = match given {
-            Some(rate) => RateModel::of_given(rate, config.thin, seed, now),
-            None => RateModel::new(config.thin, seed, now),
-        };
+        let mut model = RateModel::new(config.thin, seed, now);
+        model.set_given(given, now);
         Self {
             scheduler: Scheduler::new(config, now),
             carrier: Carrier::new(model, now),
@@ -163,7 +161,9 @@ impl Rival {
             let before = link.stats();
             link.handle_packet(now, Packet::foreign());
             let config = *link.config();
-            let queue = Rate::from_bits_per_second(config.rate.unwrap().get()).unwrap().time_for(before.queued_bytes);
+            let queue = Rate::from_bits_per_second(config.rate.unwrap().get())
+                .unwrap()
+                .time_for(before.queued_bytes);
             let round_trip = queue + config.delay * 2;
             if link.stats().overflow == before.overflow {
                 self.flying.push_back(now + round_trip);
@@ -181,29 +181,24 @@ impl Rival {
 impl World {
     /// A link like `3mbit,60ms`, the same both ways, whose rate the nodes have to find out.
     pub(crate) fn new(link: &str) -> Self {
-        Self::with(link, None, 1)
-    }
-
-    /// The same, with other accidents.
-    pub(crate) fn seeded(link: &str, seed: u64) -> Self {
-        Self::with(link, None, seed)
+        Self::with(link, None)
     }
 
     /// The same, and the nodes are told its rate.
     pub(crate) fn given(link: &str) -> Self {
         let config: LinkConfig = link.parse().unwrap();
         let bits = config.rate.unwrap().get();
-        Self::with(link, Rate::from_bits_per_second(bits), 1)
+        Self::with(link, Rate::from_bits_per_second(bits))
     }
 
-    fn with(link: &str, rate: Option<Rate>, seed: u64) -> Self {
+    fn with(link: &str, rate: Option<Rate>) -> Self {
         let now = Instant::now();
         let config: LinkConfig = link.parse().unwrap();
         Self {
             now,
             start: now,
-            nodes: [Node::new(rate, seed, now), Node::new(rate, !seed, now)],
-            links: [Link::new(config, seed), Link::new(config, !seed)],
+            nodes: [Node::new(rate, 1, now), Node::new(rate, 2, now)],
+            links: [Link::new(config, 1), Link::new(config, 2)],
             typed: HashMap::new(),
             echoes: HashMap::new(),
             next_key: now,
@@ -266,7 +261,13 @@ impl World {
         let nodes = self.nodes.iter().filter_map(Node::poll_timeout).map(|at| self.tick(at));
         let rival = self.rival.iter().filter_map(|rival| rival.flying.front().copied());
         let keys = [self.next_key, end];
-        links.chain(nodes).chain(rival).chain(keys).min().unwrap().max(self.now + Duration::from_nanos(1))
+        links
+            .chain(nodes)
+            .chain(rival)
+            .chain(keys)
+            .min()
+            .unwrap()
+            .max(self.now + Duration::from_nanos(1))
     }
 
     fn tick(&self, at: Instant) -> Instant {
@@ -317,7 +318,9 @@ impl World {
 
     fn arrive(&mut self, node: usize, piece: Piece) {
         *self.nodes[node].arrived.entry(piece.id).or_default() += piece.len as u64;
-        let Some(source) = self.nodes[node].sources.get_mut(&piece.id) else { return };
+        let Some(source) = self.nodes[node].sources.get_mut(&piece.id) else {
+            return;
+        };
         if source.kind == Kind::Typing && node == 1 {
             source.want += piece.len;
         } else if source.kind == Kind::Typing {

@@ -60,12 +60,7 @@ impl Subject {
     }
 
     /// Starts it; `None` if it is not installed.
-    pub(crate) async fn start(
-        self,
-        place: &Place,
-        backends: Backends,
-        dir: &Path,
-    ) -> anyhow::Result<Option<Started>> {
+    pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
             Self::Ours => ours::start(place, backends, dir).await.map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),

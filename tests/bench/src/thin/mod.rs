@@ -83,7 +83,7 @@ impl Case {
     /// Until transfers have found their rate.
     fn warm_up(self) -> Duration {
         match self {
-            Self::Typing => Duration::from_secs(5),
+            Self::Typing => Duration::from_secs(10),
             Self::Far | Self::Lossy => Duration::from_secs(12),
         }
     }
