@@ -46,7 +46,9 @@ mod greeting;
 mod hello;
 mod keepalive;
 mod message;
+mod rate;
 mod replay;
+mod schedule;
 mod seen;
 mod session;
 mod stream;
@@ -60,6 +62,8 @@ pub use message::{
     Control, DecodeError, Header, MAX_LOSSES, MAX_SERVICES, MAX_SUBNETS, OfferError, Open, OpenReply, Position,
     check_offer,
 };
+pub use rate::{Rate, RateModel};
+pub use schedule::{Caps, Packets, ScheduleConfig, Scheduler, Shares, Turn};
 pub use session::{
     Attach, Config, Event, Incoming, MAX_HOLD, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
 };

@@ -19,13 +19,14 @@ mod process;
 mod report;
 mod run;
 mod subject;
+mod thin;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything")]
+#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything but thin links")]
 struct Args {
     /// How often each figure is taken.
     #[arg(long, default_value_t = 5)]
@@ -49,15 +50,19 @@ struct Args {
     role: Option<Role>,
 }
 
-/// What the bench runs as a process of its own.
+/// Another part, or what the bench runs as a process of its own.
 #[derive(Subcommand)]
-#[command(hide = true)]
 enum Role {
+    /// Measure across thin links; needs root
+    Thin(thin::Plan),
     /// The servers behind every subject.
+    #[command(hide = true)]
     Backend,
     /// The bare relay's end with the listeners.
+    #[command(hide = true)]
     BareNear,
     /// The bare relay's end with the targets.
+    #[command(hide = true)]
     BareFar {
         /// Where the near end listens.
         near: std::net::SocketAddr,
@@ -68,12 +73,13 @@ enum Role {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    // It makes runtimes of its own, in the namespaces that it measures from.
+    if let Some(Role::Thin(plan)) = args.role {
+        return thin::run(&plan, args.readme.as_deref());
+    }
+    runtime()?.block_on(async {
         match args.role {
+            Some(Role::Thin(_)) => Ok(()),
             Some(Role::Backend) => load::backend().await,
             Some(Role::BareNear) => bare::near().await,
             Some(Role::BareFar { near, targets }) => bare::far(near, targets).await,
@@ -88,10 +94,17 @@ fn main() -> anyhow::Result<()> {
                 let table = report::markdown(&results);
                 println!("{table}");
                 if let Some(readme) = args.readme {
-                    report::write_between_marks(&readme, &table)?;
+                    report::write_between_marks(&readme, "bench", &table)?;
                 }
                 report::bars(&results)
             }
         }
     })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
 }

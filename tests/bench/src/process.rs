@@ -65,6 +65,14 @@ fn spawn(program: &Path, args: &[&str], stdout: Stdio, log: File) -> anyhow::Res
     Ok(Running { child })
 }
 
+/// Runs a command to its end, and gives what it says on stdout.
+pub(crate) async fn capture(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{:?}: {said}", command.as_std());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
 /// Resident memory of a process, in bytes.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

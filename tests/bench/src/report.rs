@@ -30,7 +30,7 @@ fn is_cost(row: Row) -> bool {
     matches!(row, Row::KeepAliveP99 | Row::PerRequestP99 | Row::LargePacketLoss)
 }
 
-fn median(samples: &[f64]) -> Option<f64> {
+pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()
@@ -105,14 +105,13 @@ pub(crate) fn markdown(results: &Results) -> String {
     text
 }
 
-/// Puts the table between the marks of a file.
-pub(crate) fn write_between_marks(file: &Path, table: &str) -> anyhow::Result<()> {
-    const BEGIN: &str = "<!-- bench:begin -->\n";
-    const END: &str = "<!-- bench:end -->";
+/// Puts the table between the marks of that name in a file.
+pub(crate) fn write_between_marks(file: &Path, mark: &str, table: &str) -> anyhow::Result<()> {
+    let (begin, end) = (format!("<!-- {mark}:begin -->\n"), format!("<!-- {mark}:end -->"));
     let text = std::fs::read_to_string(file)?;
-    let begin = text.find(BEGIN).context("no mark where the table begins")? + BEGIN.len();
-    let end = text.find(END).context("no mark where the table ends")?;
-    std::fs::write(file, format!("{}{table}{}", &text[..begin], &text[end..]))?;
+    let from = text.find(&begin).context("no mark where the table begins")? + begin.len();
+    let to = text.find(&end).context("no mark where the table ends")?;
+    std::fs::write(file, format!("{}{table}{}", &text[..from], &text[to..]))?;
     Ok(())
 }
 
@@ -139,7 +138,12 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
     missed.extend(results.opens.iter().filter_map(OpensFigures::missed));
     missed.extend(results.back.iter().flat_map(BackFigures::missed));
     missed.extend(results.fleet.iter().flat_map(|fleet| fleet.missed()));
-    for miss in &missed {
+    verdict(&missed)
+}
+
+/// Names the bars that were missed; an error if there are any.
+pub(crate) fn verdict(missed: &[String]) -> anyhow::Result<()> {
+    for miss in missed {
         eprintln!("MISSED {miss}");
     }
     anyhow::ensure!(missed.is_empty(), "{} bars were missed", missed.len());

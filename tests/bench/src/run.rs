@@ -11,7 +11,7 @@ use crate::{
     load::{self, Backends, Offer, Sink},
     opens::{self, OpensFigures},
     process::Running,
-    subject::{Started, Subject},
+    subject::{Place, Started, Subject},
 };
 
 /// More small packets each second than anybody here carries, and few enough for the sender.
@@ -92,7 +92,8 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
         }
         let own = dir.path().join(index.to_string());
         std::fs::create_dir(&own)?;
-        match subject.start(backends, &own).await.with_context(|| subject.name())? {
+        let starting = subject.start(&Place::loopback(), backends, &own).await;
+        match starting.with_context(|| subject.name())? {
             Some(started) => subjects.push((subject, started)),
             None => {
                 eprintln!("SKIPPED {}: not installed", subject.name());

@@ -3,6 +3,7 @@
 mod bare;
 mod frp;
 mod ours;
+mod place;
 mod rathole;
 mod ssh;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub(crate) use ours::Ours;
+pub(crate) use place::Place;
 
 /// Something that carries the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +60,15 @@ impl Subject {
     }
 
     /// Starts it; `None` if it is not installed.
-    pub(crate) async fn start(self, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
+    pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
-            Self::Ours => ours::start(backends, dir).await.map(Some),
+            Self::Ours => ours::start(place, backends, dir).await.map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
-            Self::FrpQuic => frp::start(backends, dir, "quic").await,
-            Self::FrpTls => frp::start(backends, dir, "tcp").await,
-            Self::RatholeNoise => rathole::start(backends, dir).await,
-            Self::SshReverse => ssh::start(backends, dir, ssh::Direction::Reverse).await,
-            Self::SshLocal => ssh::start(backends, dir, ssh::Direction::Local).await,
+            Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
+            Self::FrpTls => frp::start(place, backends, dir, "tcp").await,
+            Self::RatholeNoise => rathole::start(place, backends, dir).await,
+            Self::SshReverse => ssh::start(place, backends, dir, ssh::Direction::Reverse).await,
+            Self::SshLocal => ssh::start(place, backends, dir, ssh::Direction::Local).await,
         }
     }
 }

@@ -9,10 +9,10 @@ use anyhow::Context;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
-use super::{Started, udp_port};
+use super::{Place, Started, udp_port};
 use crate::{
     load::{Backends, Entry},
-    process::{Running, find, free_port, wait_for_port},
+    process::{Running, capture, find, free_port, wait_for_port},
 };
 
 /// A gateway that is up.
@@ -21,15 +21,19 @@ pub(crate) struct Ours {
     edge: PathBuf,
     dir: PathBuf,
     config: String,
-    public: u16,
+    public: SocketAddr,
     proxy: u16,
     /// Where packets for the edge's sink get in.
     udp: SocketAddr,
 }
 
 impl Ours {
-    /// Makes a gateway in `dir` and runs it.
+    /// Makes a gateway in `dir` and runs it, for edges beside it.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Self, Running)> {
+        Self::start_at(&Place::loopback(), dir).await
+    }
+
+    async fn start_at(place: &Place, dir: &Path) -> anyhow::Result<(Self, Running)> {
         let missing = "is not built; run `cargo build --release --bins`";
         let cloud = find("tunnel-cloud").with_context(|| format!("tunnel-cloud {missing}"))?;
         let edge = find("tunnel-edge").with_context(|| format!("tunnel-edge {missing}"))?;
@@ -39,12 +43,12 @@ impl Ours {
             cloud,
             edge,
             dir: dir.to_owned(),
-            public,
+            public: place.near_port(public),
             proxy,
             udp: udp_port()?,
         };
         let state = ours.path("cloud-state");
-        let (public, proxy) = (format!("127.0.0.1:{public}"), format!("127.0.0.1:{proxy}"));
+        let (public, proxy) = (ours.public.to_string(), format!("127.0.0.1:{proxy}"));
         let init = [
             "init",
             "--config",
@@ -56,7 +60,7 @@ impl Ours {
             "--proxy",
             &proxy,
         ];
-        capture(&ours.cloud, &init).await?;
+        capture(Command::new(&ours.cloud).args(init)).await?;
         // One user opens everything here, which none of the peers limits.
         let mut text = std::fs::read_to_string(&ours.config)?;
         text += "\n[limits]\nprincipal_opens_per_second = 1000000\nnode_opens_per_second = 1000000\n";
@@ -75,30 +79,31 @@ impl Ours {
 
     /// Runs a verb of the gateway's command line and gives what it says on stdout.
     pub(crate) async fn cloud(&self, args: &[&str]) -> anyhow::Result<String> {
-        capture(&self.cloud, &[&["--config", &self.config], args].concat()).await
+        capture(Command::new(&self.cloud).args(["--config", &self.config]).args(args)).await
     }
 
     /// A link to the gateway.
     pub(crate) async fn link(&self, link: LinkPair) -> anyhow::Result<UdpRelay> {
-        Ok(UdpRelay::start(self.public(), link, 1).await?)
-    }
-
-    fn public(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.public).into()
+        Ok(UdpRelay::start(self.public, link, 1).await?)
     }
 
     /// Enrols an edge that offers the servers, and runs it.
     pub(crate) async fn edge(&self, backends: Backends) -> anyhow::Result<Running> {
-        self.edge_at(backends, self.public()).await
+        self.edge_at(backends, self.public).await
     }
 
     /// The same, and the edge finds the gateway at `gateway`.
     pub(crate) async fn edge_at(&self, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
+        self.edge_in(&Place::loopback(), backends, gateway).await
+    }
+
+    async fn edge_in(&self, place: &Place, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
-        capture(&self.edge, &["join", &token, "--config", &config, "--state", &state]).await?;
+        let join = ["join", &token, "--config", &config, "--state", &state];
+        place.capture(&self.edge, &join).await?;
         let text = std::fs::read_to_string(&config)?;
-        let mut text = text.replace(&self.public().to_string(), &gateway.to_string());
+        let mut text = text.replace(&self.public.to_string(), &gateway.to_string());
         for (name, target) in [("bulk", backends.tcp), ("page", backends.http)] {
             text += &format!("\n[[service]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
         }
@@ -107,8 +112,10 @@ impl Ours {
             backends.udp
         );
         std::fs::write(&config, text)?;
-        let run = Running::start(&self.edge, &["run", "--config", &config], &self.dir.join("edge.log"))?;
-        capture(&self.edge, &["--config", &config, "wait", "--timeout", "20s"]).await?;
+        let log = self.dir.join("edge.log");
+        let run = place.start(&self.edge, &["run", "--config", &config], &log)?;
+        let wait = ["--config", &config, "wait", "--timeout", "20s"];
+        place.capture(&self.edge, &wait).await?;
         Ok(run)
     }
 
@@ -128,24 +135,12 @@ impl Ours {
     }
 }
 
-pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Started> {
-    let (gateway, serve) = Ours::start(dir).await?;
-    let edge = gateway.edge(backends).await?;
+pub(super) async fn start(place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Started> {
+    let (gateway, serve) = Ours::start_at(place, dir).await?;
+    let edge = gateway.edge_in(place, backends, gateway.public).await?;
     Ok(Started {
         entry: gateway.entry().await?,
         udp: Some(gateway.udp),
         _processes: vec![serve, edge],
     })
-}
-
-async fn capture(program: &Path, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output().await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(
-        output.status.success(),
-        "{} {}: {said}",
-        program.display(),
-        args.join(" ")
-    );
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

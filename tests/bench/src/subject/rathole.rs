@@ -4,13 +4,13 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{Started, two_ports, udp_port};
+use super::{Place, Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, find, free_port, wait_for_port},
 };
 
-pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
+pub(super) async fn start(place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
     let Some(rathole) = find("rathole") else {
         return Ok(None);
     };
@@ -25,19 +25,19 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Opti
         lines.next().context("no public key")?,
     );
 
-    let control = free_port()?;
+    let control = place.near_port(free_port()?);
     let (tcp, http) = two_ports()?;
     let udp = udp_port()?;
     let noise =
         "[NAME.transport]\ntype = \"noise\"\n[NAME.transport.noise]\npattern = \"Noise_NK_25519_ChaChaPoly_BLAKE2s\"\n";
     let server = format!(
-        "[server]\nbind_addr = \"127.0.0.1:{control}\"\ndefault_token = \"bench\"\n{}local_private_key = \"{private}\"\n\
+        "[server]\nbind_addr = \"{control}\"\ndefault_token = \"bench\"\n{}local_private_key = \"{private}\"\n\
          [server.services.tcp]\nbind_addr = \"{tcp}\"\n[server.services.http]\nbind_addr = \"{http}\"\n\
          [server.services.udp]\ntype = \"udp\"\nbind_addr = \"{udp}\"\n",
         noise.replace("NAME", "server")
     );
     let client = format!(
-        "[client]\nremote_addr = \"127.0.0.1:{control}\"\ndefault_token = \"bench\"\n{}remote_public_key = \"{public}\"\n\
+        "[client]\nremote_addr = \"{control}\"\ndefault_token = \"bench\"\n{}remote_public_key = \"{public}\"\n\
          [client.services.tcp]\nlocal_addr = \"{}\"\n[client.services.http]\nlocal_addr = \"{}\"\n\
          [client.services.udp]\ntype = \"udp\"\nlocal_addr = \"{}\"\n",
         noise.replace("NAME", "client"),
@@ -54,8 +54,8 @@ pub(super) async fn start(backends: Backends, dir: &Path) -> anyhow::Result<Opti
         &["--server", &arg(&server_file)],
         &dir.join("rathole-server.log"),
     )?;
-    wait_for_port(([127, 0, 0, 1], control).into()).await?;
-    let far = Running::start(
+    wait_for_port(control).await?;
+    let far = place.start(
         &rathole,
         &["--client", &arg(&client_file)],
         &dir.join("rathole-client.log"),

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use super::{Started, two_ports};
+use super::{Place, Started, two_ports};
 use crate::{
     load::{Backends, Entry},
     process::{Running, find, free_port, wait_for_port},
@@ -15,7 +15,12 @@ pub(super) enum Direction {
     Local,
 }
 
-pub(super) async fn start(backends: Backends, dir: &Path, direction: Direction) -> anyhow::Result<Option<Started>> {
+pub(super) async fn start(
+    place: &Place,
+    backends: Backends,
+    dir: &Path,
+    direction: Direction,
+) -> anyhow::Result<Option<Started>> {
     let (Some(sshd), Some(ssh), Some(keygen)) = (find("sshd"), find("ssh"), find("ssh-keygen")) else {
         return Ok(None);
     };
@@ -34,9 +39,9 @@ pub(super) async fn start(backends: Backends, dir: &Path, direction: Direction) 
         );
     }
     fs::copy(file("user.pub"), file("authorized_keys"))?;
-    let port = free_port()?;
+    let (near_ip, port) = (place.near(), free_port()?);
     let config = format!(
-        "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPasswordAuthentication no\n\
+        "ListenAddress {near_ip}\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPasswordAuthentication no\n\
          PermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n",
         file("host"),
         file("authorized_keys")
@@ -47,12 +52,13 @@ pub(super) async fn start(backends: Backends, dir: &Path, direction: Direction) 
         fs::create_dir_all("/run/sshd")?;
     }
     let near = Running::start(&sshd, &["-D", "-e", "-f", &file("sshd_config")], &dir.join("sshd.log"))?;
-    wait_for_port(([127, 0, 0, 1], port).into()).await?;
+    wait_for_port(place.near_port(port)).await?;
 
     let (tcp, http) = two_ports()?;
     let flag = if direction == Direction::Reverse { "-R" } else { "-L" };
     let forwards = [(tcp, backends.tcp), (http, backends.http)].map(|(listen, target)| format!("{listen}:{target}"));
-    let (port, user, known) = (
+    let (near_ip, port, user, known) = (
+        near_ip.to_string(),
         port.to_string(),
         file("user"),
         format!("UserKnownHostsFile={}", file("known_hosts")),
@@ -75,9 +81,9 @@ pub(super) async fn start(backends: Backends, dir: &Path, direction: Direction) 
         &forwards[0],
         flag,
         &forwards[1],
-        "127.0.0.1",
+        &near_ip,
     ];
-    let far = Running::start(&ssh, &args, &dir.join("ssh.log"))?;
+    let far = place.start(&ssh, &args, &dir.join("ssh.log"))?;
     wait_for_port(tcp).await?;
     wait_for_port(http).await?;
     Ok(Some(Started {

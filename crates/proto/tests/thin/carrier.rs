@@ -1,0 +1,293 @@
+//! A carrier in the manner of QUIC, without handshake and flow control: packets, acknowledgements, loss recovery, a window.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use tunnel_proto::{RateModel, StreamId};
+
+/// What headers take of each packet, all layers.
+pub(crate) const HEADERS: u64 = 28 + 36;
+/// Data in a full packet.
+pub(crate) const DATA: usize = 1452 - 36;
+/// As quinn acknowledges at this project's settings.
+const ACK_EVERY: usize = 10;
+const ACK_DELAY: Duration = Duration::from_millis(25);
+/// RFC 9002 section 6.1.
+const REORDERED: u64 = 3;
+const INITIAL_WINDOW: u64 = 14_720;
+/// What quinn's pacer lets out at once, at least.
+const BURST: u64 = 10 * 1452;
+
+/// A piece of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Piece {
+    pub(crate) id: StreamId,
+    pub(crate) number: u64,
+    pub(crate) len: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Packet {
+    number: Option<u64>,
+    pieces: Vec<Piece>,
+    acks: Vec<u64>,
+}
+
+impl Packet {
+    /// A full packet of somebody else.
+    pub(crate) fn foreign() -> Self {
+        let id = StreamId::MAX;
+        let pieces = vec![Piece {
+            id,
+            number: 0,
+            len: DATA,
+        }];
+        Self {
+            number: None,
+            pieces,
+            acks: Vec::new(),
+        }
+    }
+}
+
+impl tunnel_linkem::Packet for Packet {
+    fn wire_len(&self) -> u64 {
+        let data: usize = self.pieces.iter().map(|piece| piece.len).sum();
+        // A few ranges of acknowledgements in a packet of their own.
+        HEADERS + data as u64 + if self.acks.is_empty() { 0 } else { 12 }
+    }
+
+    fn payload_mut(&mut self) -> &mut [u8] {
+        &mut []
+    }
+}
+
+#[derive(Debug)]
+struct InFlight {
+    sent: Instant,
+    bytes: u64,
+    app_limited: bool,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    pub(crate) model: RateModel,
+    /// What waits to be sent, again or for the first time.
+    again: VecDeque<Piece>,
+    fresh: VecDeque<Piece>,
+    next: u64,
+    flying: BTreeMap<u64, InFlight>,
+    in_flight: u64,
+    newest_acked: Option<u64>,
+    smoothed: Option<Duration>,
+    /// A loss-based window, as it would be without a model.
+    window: u64,
+    threshold: u64,
+    recovered: Instant,
+    /// When the next packet may go, as quinn paces by its window.
+    paced: Instant,
+    unacked: usize,
+    arrived: BTreeSet<u64>,
+    ack_due: Option<Instant>,
+    seen: BTreeSet<Piece>,
+    /// Bytes that were lost since somebody asked.
+    lost: u64,
+}
+
+impl Carrier {
+    pub(crate) fn new(model: RateModel, now: Instant) -> Self {
+        Self {
+            model,
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
+            next: 0,
+            flying: BTreeMap::new(),
+            in_flight: 0,
+            newest_acked: None,
+            smoothed: None,
+            window: INITIAL_WINDOW,
+            threshold: u64::MAX,
+            recovered: now,
+            paced: now,
+            unacked: 0,
+            arrived: BTreeSet::new(),
+            ack_due: None,
+            seen: BTreeSet::new(),
+            lost: 0,
+        }
+    }
+
+    /// Takes a piece, which may be longer than a packet.
+    pub(crate) fn write(&mut self, piece: Piece) {
+        self.fresh.push_back(piece);
+    }
+
+    /// Whether a stream may write more: what is held is kept near the window.
+    pub(crate) fn has_room(&self) -> bool {
+        let held: usize = self.fresh.iter().chain(&self.again).map(|piece| piece.len).sum();
+        self.in_flight + (held as u64) < 2 * self.model.window_beside(self.window)
+    }
+
+    pub(crate) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Packet> {
+        let window = self.model.window_beside(self.window);
+        let mut pieces = Vec::new();
+        if self.in_flight < window && self.paced <= now {
+            let mut room = DATA;
+            while room > 0 {
+                let from = if self.again.is_empty() {
+                    &mut self.fresh
+                } else {
+                    &mut self.again
+                };
+                let Some(piece) = from.front_mut() else { break };
+                let len = piece.len.min(room);
+                room -= len;
+                pieces.push(Piece { len, ..*piece });
+                piece.len -= len;
+                piece.number += len as u64;
+                if piece.len == 0 {
+                    from.pop_front();
+                }
+            }
+        }
+        let ack = self.ack_due.is_some_and(|due| due <= now) || self.unacked >= ACK_EVERY;
+        if pieces.is_empty() && !ack {
+            return None;
+        }
+        let acks = if ack || self.unacked > 0 {
+            self.unacked = 0;
+            self.ack_due = None;
+            // Old ones go, as ranges do.
+            while self.arrived.len() > 600 {
+                self.arrived.pop_first();
+            }
+            self.arrived.iter().copied().collect()
+        } else {
+            Vec::new()
+        };
+        let number = (!pieces.is_empty()).then(|| {
+            let number = self.next;
+            self.next += 1;
+            number
+        });
+        let packet = Packet { number, pieces, acks };
+        if let Some(number) = number {
+            let bytes = tunnel_linkem::Packet::wire_len(&packet);
+            self.in_flight += bytes;
+            if let Some(smoothed) = self.smoothed {
+                let time = |bytes: u64| smoothed.mul_f64(bytes as f64 / window as f64 / 1.25);
+                let burst = time(BURST);
+                self.paced = self.paced.max(now.checked_sub(burst).unwrap()) + time(bytes);
+            }
+            let flying = InFlight {
+                sent: now,
+                bytes,
+                app_limited: self.again.is_empty() && self.fresh.is_empty(),
+                pieces: packet.pieces.clone(),
+            };
+            self.flying.insert(number, flying);
+        }
+        Some(packet)
+    }
+
+    /// Gives the pieces that are new.
+    pub(crate) fn handle_packet(&mut self, packet: Packet, now: Instant) -> Vec<Piece> {
+        self.handle_acks(&packet.acks, now);
+        let Some(number) = packet.number else { return Vec::new() };
+        self.arrived.insert(number);
+        self.unacked += 1;
+        self.ack_due.get_or_insert(now + ACK_DELAY);
+        let mut new = packet.pieces;
+        new.retain(|piece| self.seen.insert(*piece));
+        new
+    }
+
+    fn handle_acks(&mut self, acks: &[u64], now: Instant) {
+        let mut any = false;
+        let app_limited = self.again.is_empty() && self.fresh.is_empty();
+        for number in acks {
+            let Some(acked) = self.flying.remove(number) else {
+                continue;
+            };
+            any = true;
+            self.in_flight -= acked.bytes;
+            if self.newest_acked.is_none_or(|newest| newest < *number) {
+                self.newest_acked = Some(*number);
+                let sample = now - acked.sent;
+                self.smoothed = Some(self.smoothed.map_or(sample, |s| (s * 7 + sample) / 8));
+            }
+            self.model
+                .handle_ack(acked.sent, acked.bytes, app_limited && acked.app_limited);
+            if !acked.app_limited && acked.sent > self.recovered {
+                self.window += if self.window < self.threshold {
+                    acked.bytes
+                } else {
+                    1500 * acked.bytes / self.window
+                };
+            }
+        }
+        if any {
+            self.detect_losses(now);
+            self.model.handle_acks_end(now);
+        }
+    }
+
+    fn detect_losses(&mut self, now: Instant) {
+        let (Some(newest), Some(smoothed)) = (self.newest_acked, self.smoothed) else {
+            return;
+        };
+        let patience = smoothed * 9 / 8;
+        let lost: Vec<u64> = self
+            .flying
+            .range(..newest)
+            .filter(|(number, flying)| **number + REORDERED <= newest || flying.sent + patience <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in lost {
+            self.lose(number, now);
+        }
+    }
+
+    fn lose(&mut self, number: u64, now: Instant) {
+        let Some(lost) = self.flying.remove(&number) else {
+            return;
+        };
+        self.in_flight -= lost.bytes;
+        self.lost += lost.bytes;
+        self.again.extend(lost.pieces);
+        self.model.handle_loss(lost.bytes);
+        if lost.sent > self.recovered {
+            self.recovered = now;
+            self.window = (self.window * 7 / 10).max(2 * 1500);
+            self.threshold = self.window;
+        }
+    }
+
+    /// The tail of what was sent, of which no acknowledgement tells (RFC 9002 section 6.2).
+    fn probe_due(&self) -> Option<Instant> {
+        let oldest = self.flying.values().next_back()?.sent;
+        Some(oldest + self.smoothed.unwrap_or(Duration::from_millis(333)) * 3 + ACK_DELAY)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let waits = !self.again.is_empty() || !self.fresh.is_empty();
+        let paced = Some(self.paced).filter(|_| waits && self.in_flight < self.model.window_beside(self.window));
+        [self.ack_due, self.probe_due(), paced].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.probe_due().is_some_and(|due| due <= now) {
+            let all: Vec<u64> = self.flying.keys().copied().collect();
+            for number in all {
+                self.lose(number, now);
+            }
+        }
+    }
+}

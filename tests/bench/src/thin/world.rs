@@ -1,0 +1,112 @@
+//! Two network namespaces with a link between them.
+
+use std::{
+    fs::File,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, ensure};
+use nix::sched::{CloneFlags, setns};
+use tunnel_linkem::{
+    LinkConfig,
+    tun::{TunEnd, TunLink},
+};
+
+/// The near end's address on the link. From a range kept for measurements (RFC 2544).
+pub(super) const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const DEVICE: &str = "thin0";
+/// Packets that a device keeps until the link reads them: enough that only the link drops any.
+const DEVICE_QUEUE: u32 = 2_000;
+const SEED: u64 = 1;
+
+/// The namespaces and the link. They go when this is dropped.
+pub(super) struct World {
+    // Dropped first, as its devices live in the namespaces.
+    _link: TunLink,
+    pub(super) near: Namespace,
+    pub(super) far: Namespace,
+}
+
+impl World {
+    /// Lays a link, the same in both directions. Needs root.
+    pub(super) fn lay(link: LinkConfig) -> anyhow::Result<Self> {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bench{}-{number}", std::process::id());
+        let near = Namespace::create(format!("{name}-near"))?;
+        let far = Namespace::create(format!("{name}-far"))?;
+        let end = |namespace: &Namespace| TunEnd {
+            namespace: namespace.path(),
+            device: DEVICE.to_owned(),
+        };
+        let laid = TunLink::start(&end(&far), &end(&near), link.into(), SEED).context("no link could be laid")?;
+        for (namespace, own, other) in [(&near, NEAR, FAR), (&far, FAR, NEAR)] {
+            let queue = DEVICE_QUEUE.to_string();
+            namespace.ip(&["link", "set", DEVICE, "txqueuelen", &queue, "up"])?;
+            let (own, other) = (own.to_string(), other.to_string());
+            namespace.ip(&["addr", "add", &own, "peer", &other, "dev", DEVICE])?;
+        }
+        Ok(Self { _link: laid, near, far })
+    }
+}
+
+/// A network namespace of this process. It is deleted when this is dropped.
+pub(super) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn create(name: String) -> anyhow::Result<Self> {
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    fn ip(&self, args: &[&str]) -> anyhow::Result<()> {
+        ip(&[&["-n", &self.name], args].concat())
+    }
+
+    /// Calls `f` in the namespace: the sockets, threads and processes that it makes belong there for good.
+    pub(super) fn enter<T: Send>(&self, f: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let file = File::open(self.path())?;
+        // setns changes the calling thread, so a thread that ends with this call makes it.
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&file, CloneFlags::CLONE_NEWNET).context("the namespace cannot be entered")?;
+                f()
+            });
+            match inside.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&["netns", "del", &self.name]) {
+            eprintln!("the namespace {} stays behind: {error:#}", self.name);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(args).output().context("`ip` does not start")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`ip {}`: {}", args.join(" "), said.trim());
+    Ok(())
+}
