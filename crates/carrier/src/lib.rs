@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod quic;
 mod relay;
 mod session;
+pub mod tls;
 
 pub use relay::{Relayed, relay};
 pub use session::{

@@ -1,4 +1,4 @@
-//! Sessions over real QUIC on loopback, with a real cluster's certificates.
+//! Sessions over real QUIC, and connections over TLS, on loopback, with a real cluster's certificates.
 #![allow(clippy::unwrap_used)]
 
 /// A cluster, and both ends of a session.
@@ -15,3 +15,5 @@ mod flows;
 mod relay;
 /// Streams: opened, refused, ended, broken, bounded.
 mod streams;
+/// Connections over TLS and TCP.
+mod tls;
