@@ -13,6 +13,7 @@ mod link;
 pub mod quic;
 mod relay;
 mod session;
+pub mod tls;
 
 pub use link::Connection;
 pub use relay::{Relayed, relay, relay_until};

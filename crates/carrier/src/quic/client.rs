@@ -30,7 +30,7 @@ pub enum DialError {
     Connect(Vec<(SocketAddr, Refusal)>),
 }
 
-fn join<A: std::fmt::Display, B: std::fmt::Display>(failures: &[(A, B)]) -> String {
+pub(crate) fn join<A: std::fmt::Display, B: std::fmt::Display>(failures: &[(A, B)]) -> String {
     let each: Vec<_> = failures.iter().map(|(a, b)| format!("{a}: {b}")).collect();
     each.join("; ")
 }

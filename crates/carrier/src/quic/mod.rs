@@ -9,6 +9,7 @@ mod server;
 mod socket;
 
 pub(crate) use attachment::Grant;
+pub(crate) use client::join;
 pub use client::{DialError, Dialer, resolve};
 pub use close::{close, refusal_of};
 pub(crate) use close::{code, reason};

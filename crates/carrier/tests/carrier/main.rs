@@ -1,4 +1,4 @@
-//! Sessions over real QUIC on loopback, with a real cluster's certificates.
+//! Sessions over real QUIC, and connections over TLS, on loopback, with a real cluster's certificates.
 #![allow(clippy::unwrap_used)]
 
 /// A cluster, and both ends of a session.
@@ -17,3 +17,5 @@ mod relay;
 mod resume;
 /// Streams: opened, refused, ended, broken, bounded.
 mod streams;
+/// Connections over TLS and TCP.
+mod tls;
