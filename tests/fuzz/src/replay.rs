@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A decoder's name and what to feed.
+type Target<'a> = (&'a str, fn(&[u8]));
+
 /// Feeds each target every entry of its corpus, which is to have `at_least` so many, and every truncation of each.
-pub fn replay(targets: &[(&str, fn(&[u8]))], at_least: usize) {
+pub fn replay(targets: &[Target<'_>], at_least: usize) {
     for (name, target) in targets {
         let files: Vec<_> = fs::read_dir(folder(name)).unwrap().collect();
         assert!(files.len() >= at_least, "{name} has hardly a corpus");

@@ -169,7 +169,7 @@ fn ends_go_with_the_next_record_or_when_there_are_many_or_with_the_next_sync() {
 
     (0..MOST_SOON).for_each(|_| log.audit.note_soon(ended(1, 2, 3)));
     assert_eq!(log.records().len(), 4 + MOST_SOON);
-    assert_eq!(log.audit.head().seq as usize, 4 + MOST_SOON);
+    assert_eq!(usize::try_from(log.audit.head().seq).unwrap(), 4 + MOST_SOON);
 
     log.audit.note_soon(ended(1, 2, 3));
     let Opened { dir, audit } = log;

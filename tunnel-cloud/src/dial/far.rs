@@ -89,8 +89,8 @@ impl AsyncWrite for Far {
 /// A flow of packets to a destination.
 #[derive(Debug)]
 pub(super) enum FarFlow {
-    /// To a node.
-    Node(Flow),
+    /// To a node. Apart, because it is so much larger than the other.
+    Node(Box<Flow>),
     /// To a service of the cloud side.
     Cloud(CloudFlow),
 }

@@ -301,7 +301,7 @@ impl Gateway {
                 Place::Node(tunnel) => {
                     let open = header(request, Protocol::Udp);
                     let stream = tunnel.open(&open, DIAL_DEADLINE).await?;
-                    Ok(FarFlow::Node(stream.into_flow()))
+                    Ok(FarFlow::Node(Box::new(stream.into_flow())))
                 }
                 Place::Cloud(target) => self.cloud.connect_flow(target).await.map(FarFlow::Cloud),
             }

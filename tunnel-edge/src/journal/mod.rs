@@ -165,7 +165,7 @@ impl History {
             number: loss.number,
             cause: loss.cause,
             begun_at: UnixTime::from_secs(loss.begun_millis / 1000).to_string(),
-            lasted_seconds: over.then(|| loss.lasted.as_secs_f64()),
+            lasted_seconds: over.then_some(loss.lasted.as_secs_f64()),
             sent_bytes: loss.sent,
             received_bytes: loss.received,
             uploaded: log.is_told(loss.number),
