@@ -11,13 +11,13 @@ use crate::StreamId;
 pub enum Event {
     /// The edge says anew what it offers.
     Offer(Offer),
-    /// The edge tells losses of its link. Once they are kept, [`Session::journaled`] says so.
+    /// The edge tells losses of its link. Once they are kept, [`Session::journaled`](crate::Session::journaled) says so.
     Journal(Vec<LinkLoss>),
     /// The gateway keeps what the journal says up to this number.
     Journaled(u64),
     /// The ping of this number was answered.
     Pong {
-        /// What [`Session::ping`] returned.
+        /// What [`Session::ping`](crate::Session::ping) returned.
         number: u64,
         /// From ping to pong.
         rtt: Duration,
@@ -36,9 +36,9 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
-    /// [`Session::room`] was 0 and may be more now.
+    /// [`Session::room`](crate::Session::room) was 0 and may be more now.
     Room(StreamId),
-    /// The stream goes on: open a stream of the carrier for it, and write there what [`Session::reattach`] gives.
+    /// The stream goes on: open a stream of the carrier for it, and write there what [`Session::reattach`](crate::Session::reattach) gives.
     Reattach(StreamId),
     /// The peer wants no new streams and will leave.
     GoAway {
@@ -47,7 +47,7 @@ pub enum Event {
         /// When to come back at the earliest.
         retry_after: Option<Duration>,
     },
-    /// After [`Session::drain`] or a goaway of the peer: no stream is left.
+    /// After [`Session::drain`](crate::Session::drain) or a goaway of the peer: no stream is left.
     Drained,
     /// The carrier is of no use: the peer is gone, or cannot be talked to. If there is none, the session is over: no other
     /// came in time.
