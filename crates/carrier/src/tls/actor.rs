@@ -96,7 +96,12 @@ pub(super) fn start(
     let tcp = Arc::new(tcp);
     let (sender, openings) = mpsc::channel(MAX_OPENINGS);
     let shared = Arc::new(Shared::new(&tcp, peer, Limits::FIRST_STREAMS as usize, sender));
-    let wire = Wire::new(tcp, tls, Arc::clone(&shared.traffic), Meter::new(first_stream(other(mode))));
+    let wire = Wire::new(
+        tcp,
+        tls,
+        Arc::clone(&shared.traffic),
+        Meter::new(first_stream(other(mode))),
+    );
     let wire = SharedWire::new(wire);
     let mut yamux = yamux::Connection::new(wire.clone(), limits.yamux(), mode);
     let outgoing = match yamux.poll_new_outbound(&mut Context::from_waker(Waker::noop())) {
@@ -110,7 +115,9 @@ pub(super) fn start(
         fence: false,
         reader: Reader::default(),
     };
-    messages.say(&Message::Credit(limits.max_streams.saturating_sub(Limits::FIRST_STREAMS)));
+    messages.say(&Message::Credit(
+        limits.max_streams.saturating_sub(Limits::FIRST_STREAMS),
+    ));
     let actor = Actor {
         limits: limits.clone(),
         wire,

@@ -101,9 +101,7 @@ impl DialError {
             _ => false,
         };
         let nobody = || Refusal::new(Reason::TargetUnreachable, self.to_string());
-        self.failures()
-            .find(answered)
-            .map_or_else(nobody, Failure::to_refusal)
+        self.failures().find(answered).map_or_else(nobody, Failure::to_refusal)
     }
 
     /// What stood in the way of each address that was tried.

@@ -27,7 +27,8 @@ pub(super) struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.end(Refusal::new(Reason::Cancelled, "nobody uses the connection any more"));
+        self.shared
+            .end(Refusal::new(Reason::Cancelled, "nobody uses the connection any more"));
     }
 }
 

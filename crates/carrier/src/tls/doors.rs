@@ -91,7 +91,9 @@ impl Doors {
             Some(Err(error)) => error.id(),
             None => return std::future::pending().await,
         };
-        let Some(network) = self.origins.remove(&id) else { return };
+        let Some(network) = self.origins.remove(&id) else {
+            return;
+        };
         if let Some(same) = self.networks.get_mut(&network) {
             same.retain(|handshake| handshake.task.id() != id);
             if same.is_empty() {
@@ -113,7 +115,11 @@ mod tests {
         let now = Instant::now();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for i in 0..MAX_OF_NETWORK {
-            assert!(doors.admit(IpAddr::from([192, 0, 2, (i % 256) as u8]), now, pending()));
+            assert!(doors.admit(
+                IpAddr::from([192, 0, 2, u8::try_from(i % 256).unwrap()]),
+                now,
+                pending()
+            ));
         }
         assert!(!doors.admit(ip("192.0.2.7"), now, pending()));
         assert!(!doors.admit(ip("::ffff:192.0.2.7"), now, pending()));

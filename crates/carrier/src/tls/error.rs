@@ -43,8 +43,14 @@ pub(super) fn tls_refusal(error: &TlsError) -> Refusal {
         | TlsError::NoApplicationProtocol
         | TlsError::PeerIncompatible(_) => other_protocol(),
         TlsError::InvalidCertificate(_) => match identity_error(error) {
-            Some(why) => Refusal::new(Reason::Unauthenticated, format!("the peer is not who it should be: {why}")),
-            None => Refusal::new(Reason::Unauthenticated, format!("the peer is not who it should be: {error}")),
+            Some(why) => Refusal::new(
+                Reason::Unauthenticated,
+                format!("the peer is not who it should be: {why}"),
+            ),
+            None => Refusal::new(
+                Reason::Unauthenticated,
+                format!("the peer is not who it should be: {error}"),
+            ),
         },
         _ => Refusal::new(Reason::Protocol, format!("TLS: {error}")),
     }

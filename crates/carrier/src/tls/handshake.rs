@@ -45,7 +45,9 @@ pub(super) async fn connect(
     super::socket::prepare(&tcp, limits.idle_timeout).map_err(refused)?;
     let remote = tcp.peer_addr().map_err(refused)?;
     let wanted = tls.alpn_protocols.first().cloned();
-    let name = SERVER_NAME.try_into().map_err(|_| internal("the server's name is none"))?;
+    let name = SERVER_NAME
+        .try_into()
+        .map_err(|_| internal("the server's name is none"))?;
     let handshake = TlsConnector::from(tls).connect(name, Sniffed::new(tcp)).into_fallible();
     let stream = handshake.await.map_err(|(error, sniffed)| diagnose(&error, &sniffed))?;
     let (sniffed, tls) = stream.into_inner();
@@ -80,7 +82,12 @@ pub(super) async fn accept(
         Some(ALPN_TUNNEL) => Purpose::Tunnel,
         Some(ALPN_ENROL) => Purpose::Enrol,
         // A client may offer none.
-        _ => return Err(Refusal::new(Reason::UnsupportedVersion, "the peer asks for no protocol of ours")),
+        _ => {
+            return Err(Refusal::new(
+                Reason::UnsupportedVersion,
+                "the peer asks for no protocol of ours",
+            ));
+        }
     };
     let peer = peer(remote, &tls)?;
     let (connection, task) = actor::start(tcp, tls.into(), peer, limits)?;

@@ -171,7 +171,10 @@ mod tests {
         let open = frame(DATA, SYN, 3, UNASKED);
         let more = frame(DATA, 0, 3, 1);
         watch(std::slice::from_ref(&open), 4096).unwrap();
-        assert_eq!(watch(&[open.clone(), more.clone()], 4096).unwrap_err(), Violation::Unasked);
+        assert_eq!(
+            watch(&[open.clone(), more.clone()], 4096).unwrap_err(),
+            Violation::Unasked
+        );
         let mut meter = watch(&[open], 4096).unwrap();
         meter.asked(3);
         meter.watch(&more).unwrap();

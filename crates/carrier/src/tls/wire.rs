@@ -202,7 +202,9 @@ impl Wire {
             self.last_heard = Instant::now();
         }
         // At the end of the socket there is nothing to read, which tells rustls.
-        self.tls.read_tls(&mut self.unread).map_err(|error| io_refusal(&error))?;
+        self.tls
+            .read_tls(&mut self.unread)
+            .map_err(|error| io_refusal(&error))?;
         let processed = self.tls.process_new_packets();
         if let Err(error) = processed {
             // There may be an alert that tells the peer.

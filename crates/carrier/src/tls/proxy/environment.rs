@@ -87,10 +87,17 @@ mod tests {
             (&[("HTTPS_PROXY", "b:1"), ("https_proxy", "a:1")], Some("http://a:1")),
             (&[("https_proxy", " "), ("all_proxy", "a:1")], Some("http://a:1")),
             (&[("https_proxy", "a:1"), ("NO_PROXY", "example.com")], None),
-            (&[("https_proxy", "a:1"), ("no_proxy", "example.org")], Some("http://a:1")),
+            (
+                &[("https_proxy", "a:1"), ("no_proxy", "example.org")],
+                Some("http://a:1"),
+            ),
         ] {
             let proxies = environment(variables).unwrap();
-            assert_eq!(proxies.of(&gateway).map(Proxy::to_string).as_deref(), proxy, "{variables:?}");
+            assert_eq!(
+                proxies.of(&gateway).map(Proxy::to_string).as_deref(),
+                proxy,
+                "{variables:?}"
+            );
         }
     }
 

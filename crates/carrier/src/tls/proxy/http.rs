@@ -65,7 +65,10 @@ async fn read_head(tcp: &mut TcpStream) -> Result<Vec<u8>, ProxyFailure> {
 }
 
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|start| start + 4)
+    bytes
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map(|start| start + 4)
 }
 
 fn malformed() -> ProxyFailure {
@@ -144,7 +147,10 @@ mod tests {
         verdict("HTTP/1.0 204\r\nContent-Length: 7\r\n\r\n", false).unwrap();
         let basic = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n";
         let required = "407 Proxy Authentication Required".to_owned();
-        assert_eq!(verdict(basic, false), Err(ProxyFailure::CredentialsMissing(required.clone())));
+        assert_eq!(
+            verdict(basic, false),
+            Err(ProxyFailure::CredentialsMissing(required.clone()))
+        );
         assert_eq!(verdict(basic, true), Err(ProxyFailure::CredentialsRefused(required)));
         let ntlm = "HTTP/1.1 407 No\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n";
         let words = "407 No; it wants NTLM, Negotiate, and only Basic is supported".to_owned();
@@ -161,7 +167,13 @@ mod tests {
     #[test]
     fn b17_a_head_of_too_many_fields_or_of_no_http_is_refused() {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
-        for head in [&many, "SSH-2.0-OpenSSH\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.1 20\r\n\r\n", "\r\n\r\n"] {
+        for head in [
+            &many,
+            "SSH-2.0-OpenSSH\r\n\r\n",
+            "HTTP/2 200\r\n\r\n",
+            "HTTP/1.1 20\r\n\r\n",
+            "\r\n\r\n",
+        ] {
             assert_eq!(verdict(head, false), Err(malformed()), "{head}");
         }
     }

@@ -63,7 +63,9 @@ pub enum ParseProxyError {
     #[error("nothing may follow the proxy's port")]
     Trailing,
     /// Credentials that cannot be sent.
-    #[error("the proxy's user name or password is malformed: percent signs are written %25, and neither may be too long")]
+    #[error(
+        "the proxy's user name or password is malformed: percent signs are written %25, and neither may be too long"
+    )]
     Credentials,
 }
 
@@ -134,12 +136,16 @@ impl Proxy {
     }
 
     async fn reach(&self) -> Result<TcpStream, ProxyFailure> {
-        let addresses: Vec<SocketAddr> =
-            match timeout(RESOLVE_DEADLINE, lookup_host((self.address.host(), self.address.port()))).await {
-                Ok(Ok(found)) => found.collect(),
-                Ok(Err(error)) => return Err(ProxyFailure::Resolve(error.to_string())),
-                Err(_) => return Err(ProxyFailure::Resolve("the resolver does not answer".to_owned())),
-            };
+        let addresses: Vec<SocketAddr> = match timeout(
+            RESOLVE_DEADLINE,
+            lookup_host((self.address.host(), self.address.port())),
+        )
+        .await
+        {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(error)) => return Err(ProxyFailure::Resolve(error.to_string())),
+            Err(_) => return Err(ProxyFailure::Resolve("the resolver does not answer".to_owned())),
+        };
         let attempts = addresses
             .into_iter()
             .map(|address| async move { (address, connect_tcp(address).await) });
@@ -260,7 +266,10 @@ mod tests {
         ] {
             let proxy: Proxy = text.parse().unwrap();
             assert_eq!(proxy.to_string(), shown, "{text}");
-            let read = proxy.credentials.as_ref().map(|c| (c.user.as_str(), c.password.as_str()));
+            let read = proxy
+                .credentials
+                .as_ref()
+                .map(|c| (c.user.as_str(), c.password.as_str()));
             assert_eq!(read, credentials, "{text}");
         }
     }
@@ -292,7 +301,12 @@ mod tests {
     fn no_text_of_a_proxy_or_its_errors_holds_the_secret() {
         let proxy: Proxy = "http://joe:hunter2@p:1".parse().unwrap();
         let texts = [proxy.to_string(), format!("{proxy:?}"), format!("{:#?}", Some(&proxy))];
-        let errors = ["x://joe:hunter2@p:1", "http://joe:hunter2%@p:1", "http://joe:hunter2@p:x"].map(|text| {
+        let errors = [
+            "x://joe:hunter2@p:1",
+            "http://joe:hunter2%@p:1",
+            "http://joe:hunter2@p:x",
+        ]
+        .map(|text| {
             let error = text.parse::<Proxy>().unwrap_err();
             format!("{error} {error:?}")
         });

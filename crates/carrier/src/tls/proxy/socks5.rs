@@ -34,7 +34,9 @@ pub(super) async fn connect(
         (USER_PASSWORD, Some(credentials)) => authenticate(tcp, credentials).await?,
         (NONE_ACCEPTABLE, None) => return Err(ProxyFailure::CredentialsMissing("no method acceptable".to_owned())),
         (NONE_ACCEPTABLE, Some(_)) => {
-            return Err(ProxyFailure::Refused("it takes neither none nor a user name and a password".to_owned()));
+            return Err(ProxyFailure::Refused(
+                "it takes neither none nor a user name and a password".to_owned(),
+            ));
         }
         _ => return Err(malformed()),
     }

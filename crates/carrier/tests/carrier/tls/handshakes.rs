@@ -56,9 +56,15 @@ async fn n12_a_name_that_does_not_resolve_and_a_port_without_a_listener_are_told
         let gateways = [gateway.parse().unwrap()];
         soon("a failure", dialer.dial(&gateways, cluster.client_tls(Alpn::Tunnel))).await
     };
-    assert!(matches!(dial("no-such-host.invalid:443").await, Err(DialError::Resolve(_))));
+    assert!(matches!(
+        dial("no-such-host.invalid:443").await,
+        Err(DialError::Resolve(_))
+    ));
     let refused = dial("127.0.0.1:1").await.unwrap_err();
-    assert!(matches!(refused.failures().next(), Some(Failure::Unreachable(_))), "{refused}");
+    assert!(
+        matches!(refused.failures().next(), Some(Failure::Unreachable(_))),
+        "{refused}"
+    );
     assert_eq!(refused.to_refusal().reason, Reason::TargetUnreachable);
 }
 
@@ -75,7 +81,10 @@ async fn n12_a_certificate_of_another_authority_is_a_diagnosis_of_its_own() {
 async fn n12_what_is_no_tls_is_a_diagnosis_by_name() {
     let cluster = Cluster::new();
     for (answer, failure_expected) in [
-        (&b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n"[..], Failure::Portal),
+        (
+            &b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n"[..],
+            Failure::Portal,
+        ),
         (b"HTTP/1.0 400 Bad Request\r\n\r\n", Failure::Portal),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Failure::NotTls),
     ] {
@@ -92,12 +101,8 @@ async fn an_edge_of_another_cluster_learns_that_its_certificate_was_refused() {
     let server = cluster.serve_tls(&Limits::gateway());
     let dialer = Dialer::new(Limits::edge(), Proxies::none());
     // It trusts this gateway, and shows what the other cluster's authority made.
-    let tls = tunnel_identity::tls::client_config_node(
-        &cluster.root,
-        &other.node(),
-        &crate::cluster::floor(),
-        Alpn::Tunnel,
-    );
+    let tls =
+        tunnel_identity::tls::client_config_node(&cluster.root, &other.node(), &crate::cluster::floor(), Alpn::Tunnel);
     let addresses = [server.local_addr()];
     let dialled = soon("a handshake", dialer.dial_addresses(&addresses, tls.unwrap())).await;
     // TLS 1.3 lets the client go ahead before the server has looked.
@@ -192,7 +197,7 @@ async fn answering(answer: &'static [u8]) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        tcp.read(&mut [0; 4096]).await.unwrap();
+        assert_ne!(tcp.read(&mut [0; 4096]).await.unwrap(), 0);
         tcp.write_all(answer).await.unwrap();
         tcp.shutdown().await.unwrap();
     });

@@ -40,7 +40,12 @@ async fn b1_what_is_not_yamux_or_too_long_ends_the_connection_with_a_reason() {
         // A stream of the other side's numbers.
         [frame(DATA, SYN, 1, b""), frame(DATA, SYN, 4, b"")].concat(),
         // One stream twice.
-        [frame(DATA, SYN, 1, b""), frame(DATA, SYN, 3, b""), frame(DATA, SYN, 3, b"")].concat(),
+        [
+            frame(DATA, SYN, 1, b""),
+            frame(DATA, SYN, 3, b""),
+            frame(DATA, SYN, 3, b""),
+        ]
+        .concat(),
         // An answer to a question that nobody asked.
         header(PING, 2, 0, 99),
     ] {
@@ -206,7 +211,10 @@ impl Peer {
         let verdict = soon("the verdict", self.gateway.connection.closed()).await;
         let _ = soon("the end", self.stream.read_to_end(&mut self.heard)).await;
         let told = self.heard.windows(verdict.message.len());
-        assert!(told.into_iter().any(|said| said == verdict.message.as_bytes()), "{verdict}");
+        assert!(
+            told.into_iter().any(|said| said == verdict.message.as_bytes()),
+            "{verdict}"
+        );
         verdict
     }
 }

@@ -16,7 +16,11 @@ const NAME: &str = "gateway.behind-proxy.invalid:443";
 
 #[tokio::test]
 async fn a_gateway_is_reached_through_proxies_of_both_kinds_and_they_resolve_its_name() {
-    for (scheme, kind) in [("http", Kind::Http), ("socks5", Kind::Socks5), ("socks5h", Kind::Socks5)] {
+    for (scheme, kind) in [
+        ("http", Kind::Http),
+        ("socks5", Kind::Socks5),
+        ("socks5h", Kind::Socks5),
+    ] {
         for credentials in ["", "joe:p%40ss:word@"] {
             let mut site = Site::new(kind, !credentials.is_empty()).await;
             let url = format!("{scheme}://{credentials}{}", site.proxy);
@@ -58,7 +62,10 @@ async fn n12_a_proxy_that_refuses_or_is_none_or_is_not_there_is_named() {
     // One kind is asked for the other's protocol.
     let site = Site::new(Kind::Socks5, false).await;
     let other = site.failure(&format!("http://{}", site.proxy)).await;
-    assert!(matches!(other, ProxyFailure::Malformed(_) | ProxyFailure::Closed(_)), "{other}");
+    assert!(
+        matches!(other, ProxyFailure::Malformed(_) | ProxyFailure::Closed(_)),
+        "{other}"
+    );
     let absent = site.failure("http://127.0.0.1:1").await;
     assert!(matches!(absent, ProxyFailure::Connect(_)), "{absent}");
     let nameless = site.failure("http://no-such-proxy.invalid:3128").await;
@@ -68,7 +75,11 @@ async fn n12_a_proxy_that_refuses_or_is_none_or_is_not_there_is_named() {
 /// B17
 #[tokio::test]
 async fn b17_a_proxy_that_answers_without_end_is_cut_short() {
-    for (scheme, begin) in [("http", &b"HTTP/1.1 200 OK\r\n"[..]), ("http", b""), ("socks5", b"\x05\x00\x05\x00\x00\x09")] {
+    for (scheme, begin) in [
+        ("http", &b"HTTP/1.1 200 OK\r\n"[..]),
+        ("http", b""),
+        ("socks5", b"\x05\x00\x05\x00\x00\x09"),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
         let sent = tokio::spawn(async move {
@@ -146,7 +157,11 @@ impl Site {
     async fn dial(&self, proxies: &Proxies, gateway: &str) -> Result<Connection, DialError> {
         let dialer = Dialer::new(Limits::edge(), proxies.clone());
         let gateways: [GatewayAddr; 1] = [gateway.parse().unwrap()];
-        soon("an outcome", dialer.dial(&gateways, self.cluster.client_tls(Alpn::Tunnel))).await
+        soon(
+            "an outcome",
+            dialer.dial(&gateways, self.cluster.client_tls(Alpn::Tunnel)),
+        )
+        .await
     }
 
     async fn connect(&mut self, url: &str) -> Connection {
@@ -212,7 +227,9 @@ async fn http(tcp: &mut BufReader<TcpStream>, credentials: bool) -> Option<()> {
     } else {
         "502 Bad Gateway"
     };
-    tcp.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.ok()?;
+    tcp.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes())
+        .await
+        .ok()?;
     answer.starts_with("200").then_some(())
 }
 

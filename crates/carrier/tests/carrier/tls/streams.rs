@@ -147,7 +147,10 @@ async fn a_reader_that_stops_tells_the_writer_why() {
     let pair = Pair::new().await;
     let (mut near, mut far) = pair.stream().await;
     far.1.stop(Reason::TargetRefused);
-    assert_eq!(soon("the news", near.0.stopped()).await, Ok(Some(Reason::TargetRefused)));
+    assert_eq!(
+        soon("the news", near.0.stopped()).await,
+        Ok(Some(Reason::TargetRefused))
+    );
     let written = near.0.write_all(b"x").await;
     assert_eq!(written, Err(WriteError::Stopped(Reason::TargetRefused)));
     assert_eq!(far.1.read_chunk(1).await, Err(ReadError::ClosedStream));
@@ -175,15 +178,24 @@ async fn the_reason_for_closing_reaches_the_peer_and_everybody_who_waits() {
     pair.gateway.close(&revoked);
     assert_eq!(soon("the farewell", pair.edge.closed()).await, revoked);
     assert_eq!(pair.edge.close_reason(), Some(revoked.clone()));
-    assert_eq!(soon("an end of accepting", opening).await.unwrap(), Err(revoked.clone()));
+    assert_eq!(
+        soon("an end of accepting", opening).await.unwrap(),
+        Err(revoked.clone())
+    );
     assert_eq!(pair.edge.open_bi().await.map(drop), Err(revoked.clone()));
     assert_eq!(pair.gateway.open_bi().await.map(drop), Err(revoked.clone()));
-    assert_eq!(near.1.read_chunk(1).await, Err(ReadError::ConnectionLost(revoked.clone())));
+    assert_eq!(
+        near.1.read_chunk(1).await,
+        Err(ReadError::ConnectionLost(revoked.clone()))
+    );
     match soon("an end of reading", reading).await.unwrap() {
         Ok(chunk) => assert!(chunk.is_some(), "a cut looked like an end"),
         Err(why) => assert_eq!(why, ReadError::ConnectionLost(revoked.clone())),
     }
-    assert_eq!(soon("an error", far.0.write_all(b"x")).await, Err(WriteError::ConnectionLost(revoked)));
+    assert_eq!(
+        soon("an error", far.0.write_all(b"x")).await,
+        Err(WriteError::ConnectionLost(revoked))
+    );
 }
 
 #[tokio::test]
@@ -200,8 +212,14 @@ async fn n9_a_cut_connection_is_no_end_of_its_streams() {
     let (mut near, _far) = pair.stream().await;
     drop(relay);
     let why = soon("a break", near.1.read_chunk(1)).await.unwrap_err();
-    assert!(matches!(&why, ReadError::ConnectionLost(why) if why.reason == Reason::CarrierLost), "{why}");
-    assert_eq!(soon("the verdict", pair.edge.closed()).await.reason, Reason::CarrierLost);
+    assert!(
+        matches!(&why, ReadError::ConnectionLost(why) if why.reason == Reason::CarrierLost),
+        "{why}"
+    );
+    assert_eq!(
+        soon("the verdict", pair.edge.closed()).await.reason,
+        Reason::CarrierLost
+    );
 }
 
 /// N2
