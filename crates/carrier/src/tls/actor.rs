@@ -5,6 +5,8 @@
 //! before everything else, and nothing else goes together with it: so a message that was written before the end of a
 //! stream is read before that end, although they are on different streams of yamux.
 
+mod messages;
+
 use std::{
     collections::HashMap,
     future::poll_fn,
@@ -14,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
-use futures_util::{Stream as _, io::AsyncWrite as _};
+use bytes::BytesMut;
+use futures_util::Stream as _;
 use tokio::{
     net::TcpStream,
     sync::mpsc,
@@ -24,6 +26,7 @@ use tokio::{
 use tunnel_model::{Reason, Refusal};
 use yamux::Mode;
 
+use self::messages::Messages;
 use super::{
     Limits,
     connection::Connection,
@@ -69,17 +72,6 @@ pub(super) struct Actor {
 struct Served {
     lane: Arc<Lane>,
     waker: Waker,
-}
-
-/// Messages between the two ends.
-struct Messages {
-    outgoing: yamux::Stream,
-    incoming: Option<yamux::Stream>,
-    /// To be sent.
-    waiting: BytesMut,
-    /// Some were handed over; they must be on their way before anything else is.
-    fence: bool,
-    reader: Reader,
 }
 
 /// Makes a connection of a socket whose handshake is through. The future moves it and is to be run until it ends.
@@ -496,28 +488,6 @@ impl Actor {
         if flushed.is_ok() {
             self.wire.lock().shut_down();
             poll_fn(|cx| self.wire.lock().poll_ignore(cx)).await;
-        }
-    }
-}
-
-impl Messages {
-    fn say(&mut self, message: &Message) {
-        message.encode(&mut self.waiting);
-    }
-
-    /// Hands as much to yamux as it takes in one frame; says whether that was anything.
-    fn send(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            return false;
-        }
-        // Room for more arrives in this task, which looks whenever something has arrived.
-        let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self.outgoing).poll_write(&mut cx, &self.waiting) {
-            Poll::Ready(Ok(written)) => {
-                self.waiting.advance(written);
-                true
-            }
-            Poll::Ready(Err(_)) | Poll::Pending => false,
         }
     }
 }

@@ -182,7 +182,7 @@ impl Typing {
 
     /// How long each echo took, in seconds, sorted.
     pub(super) async fn for_so_long(&mut self, time: Duration) -> anyhow::Result<Vec<f64>> {
-        let keystrokes = time.div_duration_f64(KEYSTROKE).round() as usize;
+        let keystrokes = usize::try_from(time.as_nanos() / KEYSTROKE.as_nanos())?;
         let typed = Mutex::new(VecDeque::new());
         let typed = || typed.lock().unwrap_or_else(PoisonError::into_inner);
         let typing = async {
