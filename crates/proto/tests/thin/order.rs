@@ -327,7 +327,7 @@ proptest! {
                 }
                 4 => line.scheduler.set_class(id, class, line.now),
                 _ => {
-                    line.now += bytes as u32 * MS / 100;
+                    line.now += u32::try_from(bytes).unwrap() * MS / 100;
                     line.scheduler.handle_timeout(line.now);
                 }
             }

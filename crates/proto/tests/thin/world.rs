@@ -50,8 +50,8 @@ impl Node {
     fn new(given: Option<Rate>, seed: u64, now: Instant) -> Self {
         let config = ScheduleConfig {
             packets: Packets {
-                data: DATA as u32,
-                headers: HEADERS as u32,
+                data: u32::try_from(DATA).unwrap(),
+                headers: u32::try_from(HEADERS).unwrap(),
             },
             ..ScheduleConfig::default()
         };
