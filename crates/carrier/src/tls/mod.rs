@@ -1,7 +1,7 @@
 //! TLS connections over TCP, for networks that carry no QUIC: directly, or through a proxy.
 //!
 //! yamux makes streams of one connection. What QUIC has and yamux has not is added beside it, in messages on a stream of
-//! their own ([`message`]) and by watching the frames ([`meter`]): resets with a reason, a farewell, room for streams that
+//! their own (`message`) and by watching the frames (`meter`): resets with a reason, a farewell, room for streams that
 //! is given as others end, and little room for what nobody has asked for.
 
 mod actor;
