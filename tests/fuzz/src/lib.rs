@@ -7,6 +7,7 @@
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz session target/fuzz/session tests/fuzz/corpus/session
 //! ```
 
+pub mod codec;
 pub mod identity;
 pub mod ingress;
 pub mod proto;

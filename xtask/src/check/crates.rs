@@ -13,20 +13,22 @@ enum MayUse {
 }
 
 /// The dependency rule. A crate that is not here may not be in the workspace either.
-const RULE: [(&str, MayUse); 11] = [
+const RULE: [(&str, MayUse); 12] = [
     ("crates/model", MayUse::These(&[])),
     ("crates/linkem", MayUse::These(&[])),
+    ("crates/codec", MayUse::These(&["crates/model"])),
     ("crates/identity", MayUse::These(&["crates/model"])),
     ("crates/proto", MayUse::These(&["crates/model"])),
     (
         "crates/carrier",
-        MayUse::These(&["crates/proto", "crates/identity", "crates/model"]),
+        MayUse::These(&["crates/proto", "crates/identity", "crates/codec", "crates/model"]),
     ),
     ("crates/daemon", MayUse::These(&["crates/model"])),
     (
         "tunnel-edge",
         MayUse::These(&[
             "crates/model",
+            "crates/codec",
             "crates/identity",
             "crates/proto",
             "crates/carrier",
@@ -38,6 +40,7 @@ const RULE: [(&str, MayUse); 11] = [
         "tunnel-cloud",
         MayUse::These(&[
             "crates/model",
+            "crates/codec",
             "crates/identity",
             "crates/proto",
             "crates/carrier",

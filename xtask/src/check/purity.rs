@@ -5,7 +5,7 @@ use super::rust::{Source, word};
 use crate::metadata::Metadata;
 
 /// Crates that are cores as a whole.
-const CORE_CRATES: [&str; 2] = ["crates/model", "crates/proto"];
+const CORE_CRATES: [&str; 3] = ["crates/codec", "crates/model", "crates/proto"];
 
 /// What no core may name, and what it takes instead.
 const IMPURE: [(&str, &str); 17] = [
