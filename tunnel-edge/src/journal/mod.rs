@@ -1,7 +1,7 @@
 //! The link journal: when there was no link to the gateway, why, and for how long.
 //!
 //! It is kept over restarts, so that an outage that ends with a reboot is in it too, and the gateway is told what it does
-//! not know yet. Written is one line when a loss begins and one when it is over; what that means is in [`log`].
+//! not know yet. Written is one line when a loss begins and one when it is over; what that means is in the module `log`.
 
 mod cause;
 mod file;
