@@ -80,11 +80,13 @@ pub(super) async fn keep_healthy(
     }
 }
 
-/// One silence after the other, for as long as each is ended by the gateway.
+/// One silence after the other, for as long as each is ended by the gateway. The first is the shortest: a NAT forgets a flow
+/// sooner that is new to it. Linux gives it 30 s until it has been used for longer than 2 s, and 120 s then.
 async fn silences(shared: &Shared, tunnel: &Tunnel, source: Option<IpAddr>) {
+    let mut new = true;
     loop {
-        let now = shared.identity.now();
-        let interval = shared.networks().get(source, now).interval();
+        let learned = shared.networks().get(source, shared.identity.now()).interval();
+        let interval = if std::mem::take(&mut new) { SHORTEST } else { learned };
         let asked = Instant::now();
         let answer = timeout(interval + PATIENCE, tunnel.ping_held(interval));
         let moved = async {
