@@ -53,7 +53,8 @@ pub(super) struct Stream {
 #[derive(Debug)]
 pub(super) enum Early {
     End(u64),
-    Reset(Refusal),
+    /// The sentence beside it is the peer's own: it is not kept.
+    Reset(Reason),
 }
 
 impl Session {
@@ -100,7 +101,10 @@ impl Session {
         }
         let mut stream = Stream::new();
         match early {
-            Some(Early::Reset(refusal)) => return Ok(Incoming::Refused(encode_reply(&Err(refusal)))),
+            Some(Early::Reset(reason)) => {
+                let refusal = Refusal::new(reason, "the stream was void before it was opened");
+                return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
+            }
             Some(Early::End(offset)) => {
                 stream.receiving.on(Input::Announced(offset));
             }
@@ -214,7 +218,7 @@ impl Session {
             self.events.push_back(Event::Broken { id, refusal });
             self.forget(id);
         } else {
-            self.note_early(id, Early::Reset(refusal));
+            self.note_early(id, Early::Reset(refusal.reason));
         }
         Ok(())
     }
