@@ -55,6 +55,8 @@ pub struct Driver {
     /// When the session is to be looked at; kept, because most steps change nothing about it.
     alarm: Pin<Box<Sleep>>,
     headers: JoinSet<()>,
+    /// How many headers are read at once; each that never ends holds what it has sent.
+    most_headers: usize,
     /// The one task that hands out datagrams; it goes with the driver.
     datagrams: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
@@ -97,6 +99,10 @@ impl Driver {
             writing: None,
             alarm: Box::pin(sleep_until(Instant::now())),
             headers: JoinSet::new(),
+            most_headers: match side {
+                Side::Gateway => 16,
+                Side::Edge => 256,
+            },
             datagrams: JoinSet::new(),
             incoming,
             notices,
@@ -167,7 +173,7 @@ impl Driver {
                 Ok(written) => Step::Written(written.chunks),
                 Err(_) => Step::Lost(lost(shared).await),
             },
-            opened = shared.connection.accept_bi(), if greeted => match opened {
+            opened = shared.connection.accept_bi(), if greeted && self.headers.len() < self.most_headers => match opened {
                 Ok((send, recv)) => Step::Opened(send, recv),
                 Err(error) => Step::Lost(shared.explain(&error)),
             },
