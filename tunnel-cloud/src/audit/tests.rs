@@ -156,7 +156,11 @@ fn ends_go_with_the_next_record_or_when_there_are_many_or_with_the_next_sync() {
     log.audit.note_soon(ended(1, 2, 3));
     assert_eq!(log.records().len(), 1);
     grant();
-    let events: Vec<_> = log.records().into_iter().map(|record| record["event"].clone()).collect();
+    let events: Vec<_> = log
+        .records()
+        .into_iter()
+        .map(|record| record["event"].clone())
+        .collect();
     assert_eq!(events, ["dial-granted", "dial-ended", "dial-granted"], "in order");
 
     log.audit.note_soon(ended(1, 2, 3));
@@ -170,7 +174,11 @@ fn ends_go_with_the_next_record_or_when_there_are_many_or_with_the_next_sync() {
     log.audit.note_soon(ended(1, 2, 3));
     let Opened { dir, audit } = log;
     drop(audit);
-    assert_eq!(records(dir.path()).len(), 5 + MOST_SOON, "an end in order loses nothing");
+    assert_eq!(
+        records(dir.path()).len(),
+        5 + MOST_SOON,
+        "an end in order loses nothing"
+    );
     assert!(verify_dir(dir.path(), None).unwrap().findings.is_empty());
 }
 

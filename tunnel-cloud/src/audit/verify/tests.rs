@@ -72,7 +72,9 @@ impl Written {
         for first in [1, 4, 7] {
             let mut text = Vec::new();
             for what in ["one", "two", "three"] {
-                head = head.next("T", &serde_json::json!({ "event": what }), &mut text).unwrap();
+                head = head
+                    .next("T", &serde_json::json!({ "event": what }), &mut text)
+                    .unwrap();
             }
             fs::write(LogFile::in_dir(dir.path(), first).path, text).unwrap();
         }
