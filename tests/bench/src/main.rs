@@ -12,6 +12,7 @@
 
 mod bare;
 mod fleet;
+mod hostile;
 mod load;
 mod opens;
 mod process;

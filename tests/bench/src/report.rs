@@ -129,7 +129,7 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
             }
         }
     }
-    missed.extend(results.opens.iter().filter_map(OpensFigures::missed));
+    missed.extend(results.opens.iter().flat_map(OpensFigures::missed));
     missed.extend(results.fleet.iter().flat_map(|fleet| fleet.missed()));
     for miss in &missed {
         eprintln!("MISSED {miss}");
