@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
+use quinn::Connection;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -13,21 +14,23 @@ use tunnel_carrier::{
     quic::{Dialer, Limits},
 };
 use tunnel_identity::{
-    ChannelBinding, ClusterRoot, Credential, EXPORTER_LABEL, EnrolRequest, GatewayIdentity, JoinToken, PrivateKey,
-    Reply, Request, TimeFloor, UnixTime,
+    ChannelBinding, Credential, EXPORTER_LABEL, EnrolRequest, GatewayIdentity, JoinToken, PrivateKey, Reply, Request,
+    TimeFloor, UnixTime,
     tls::{Alpn, client_config_enrol, client_config_node},
 };
-use tunnel_model::{GatewayAddr, SessionId};
+use tunnel_model::SessionId;
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use crate::{
+    hostile,
     load::{self, Backends},
     process::{descriptors, resident},
     subject::Ours,
 };
 
 const STREAMS: usize = 100_000;
-/// Streams before the baseline is taken, so that pools and caches have their size.
+/// Streams before anything is counted, by as many callers at once as later: what a process holds for so many at the same
+/// time is there then.
 const WARM_UP: usize = 5_000;
 /// Edges that enrol at the same time.
 const AT_ONCE: usize = 16;
@@ -41,22 +44,36 @@ pub(crate) struct FleetFigures {
     edges: usize,
     /// Bytes of the gateway's resident memory for each idle edge.
     per_edge: u64,
+    /// The same for each hostile one.
+    per_hostile: u64,
     /// Bytes resident in an idle agent.
     agent: u64,
-    gateway_after: Held,
-    edge_after: Held,
+    gateway_after: Growth,
+    edge_after: Growth,
 }
 
-/// What a process held before and after many streams.
+/// What a process holds.
 #[derive(Clone, Copy)]
 struct Held {
-    memory: (u64, u64),
-    descriptors: (usize, usize),
+    memory: u64,
+    descriptors: usize,
 }
 
-impl Held {
-    fn growth(&self) -> f64 {
-        self.memory.1 as f64 / self.memory.0 as f64 - 1.0
+/// What a process held after the warm-up, after many streams, and after as many again. An allocator takes its time to find
+/// its size; something that is kept of every stream shows in the second step as it does in the first.
+#[derive(Clone, Copy)]
+struct Growth([Held; 3]);
+
+impl Growth {
+    /// By how much memory grew in the steps.
+    fn steps(&self) -> [f64; 2] {
+        let [a, b, c] = self.0.map(|held| held.memory as f64);
+        [b / a - 1.0, c / b - 1.0]
+    }
+
+    fn is_missed(&self) -> bool {
+        let [first, _, last] = self.0;
+        last.descriptors > first.descriptors || self.steps()[1] > GROWTH
     }
 }
 
@@ -68,18 +85,22 @@ impl FleetFigures {
                 format!("{:.1} KiB", self.per_edge as f64 / 1024.0),
             ),
             (
+                format!("gateway, resident for each of {} hostile edges", hostile::PEERS),
+                format!("{:.1} KiB", self.per_hostile as f64 / 1024.0),
+            ),
+            (
                 "agent, resident".to_owned(),
                 format!("{:.1} MiB", self.agent as f64 / 1024.0 / 1024.0),
             ),
         ];
-        for (who, held) in [("gateway", self.gateway_after), ("agent", self.edge_after)] {
+        for (who, growth) in [("gateway", self.gateway_after), ("agent", self.edge_after)] {
+            let [before, _, after] = growth.0;
+            let [first, again] = growth.steps().map(|step| step * 100.0);
             lines.push((
-                format!("{who}, after {STREAMS} streams opened and closed"),
+                format!("{who}, after {STREAMS} streams opened and closed, and as many again"),
                 format!(
-                    "descriptors {} to {}, memory {:+.1} %",
-                    held.descriptors.0,
-                    held.descriptors.1,
-                    held.growth() * 100.0
+                    "descriptors {} to {}, memory {first:+.1} %, then {again:+.1} %",
+                    before.descriptors, after.descriptors
                 ),
             ));
         }
@@ -94,14 +115,21 @@ impl FleetFigures {
                 self.per_edge
             ));
         }
+        if self.per_hostile > hostile::PER_PEER {
+            missed.push(format!(
+                "{} bytes for each hostile edge, the bar is {}",
+                self.per_hostile,
+                hostile::PER_PEER
+            ));
+        }
         if self.agent > AGENT {
             missed.push(format!(
                 "{} bytes resident in the agent, the bar is {AGENT}",
                 self.agent
             ));
         }
-        for (who, held) in [("gateway", self.gateway_after), ("agent", self.edge_after)] {
-            if held.descriptors.1 > held.descriptors.0 || held.growth() > GROWTH {
+        for (who, growth) in [("gateway", self.gateway_after), ("agent", self.edge_after)] {
+            if growth.is_missed() {
                 missed.push(format!("the {who} kept something of {STREAMS} streams"));
             }
         }
@@ -116,14 +144,14 @@ pub(crate) async fn measure(edges: usize, backends: Backends, dir: &Path) -> any
     let (gateway_pid, edge_pid) = (serve.pid()?, edge.pid()?);
     let agent = resident(edge_pid)?;
 
-    eprintln!("fleet: {STREAMS} streams");
-    load::requests(&entry, WARM_UP).await?;
-    let before = [held(gateway_pid).await?, held(edge_pid).await?];
-    load::requests(&entry, STREAMS).await?;
-    let after = [held(gateway_pid).await?, held(edge_pid).await?];
-    let compare = |i: usize| Held {
-        memory: (before[i].0, after[i].0),
-        descriptors: (before[i].1, after[i].1),
+    eprintln!("fleet: twice {STREAMS} streams");
+    let mut points = Vec::new();
+    for streams in [WARM_UP, STREAMS, STREAMS] {
+        load::requests(&entry, streams).await?;
+        points.push((held(gateway_pid).await?, held(edge_pid).await?));
+    }
+    let [a, b, c] = points[..] else {
+        anyhow::bail!("three points were measured");
     };
 
     eprintln!("fleet: {edges} idle edges");
@@ -134,17 +162,28 @@ pub(crate) async fn measure(edges: usize, backends: Backends, dir: &Path) -> any
     let fleet = idle_edges(edges, token.parse()?).await?;
     let full = resident(gateway_pid)?;
     ensure!(fleet.len() == edges, "an edge of the fleet lost its session");
+    drop(fleet);
+
+    // A gateway of its own: in the other, what the fleet has left would be used again.
+    let own = dir.join("hostile");
+    std::fs::create_dir(&own)?;
+    let (other, serve) = Ours::start(&own).await?;
+    let token = other
+        .cloud(&["token", "create", "--uses", &hostile::PEERS.to_string()])
+        .await?;
+    let per_hostile = hostile::measure(serve.pid()?, token.parse()?).await?;
     Ok(FleetFigures {
         edges,
         per_edge: full.saturating_sub(empty) / edges as u64,
+        per_hostile,
         agent,
-        gateway_after: compare(0),
-        edge_after: compare(1),
+        gateway_after: Growth([a.0, b.0, c.0]),
+        edge_after: Growth([a.1, b.1, c.1]),
     })
 }
 
 /// Memory and descriptors of a process, once it holds no more of the connections that have just ended.
-async fn held(pid: u32) -> anyhow::Result<(u64, usize)> {
+async fn held(pid: u32) -> anyhow::Result<Held> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let mut every = interval(Duration::from_millis(500));
     let mut last = usize::MAX;
@@ -152,7 +191,10 @@ async fn held(pid: u32) -> anyhow::Result<(u64, usize)> {
         every.tick().await;
         let now = descriptors(pid)?;
         if now >= last || Instant::now() > deadline {
-            return Ok((resident(pid)?, now));
+            return Ok(Held {
+                memory: resident(pid)?,
+                descriptors: now,
+            });
         }
         last = now;
     }
@@ -184,6 +226,11 @@ async fn idle_edges(count: usize, token: JoinToken) -> anyhow::Result<JoinSet<()
 }
 
 async fn idle_edge(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<(Opened, Driver)> {
+    session(member(dialer, token).await?).await
+}
+
+/// Enrols an edge, and connects as it.
+pub(crate) async fn member(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<Connection> {
     let now = UnixTime::from(std::time::SystemTime::now());
     let floor = TimeFloor::new(now, None);
     let tls = client_config_enrol(token.pin(), &floor)?;
@@ -208,25 +255,12 @@ async fn idle_edge(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<(Opened
         Reply::Issued(issued) => issued,
         Reply::Refused(refusal) => return Err(refusal.into()),
     };
-    session(
-        dialer,
-        token.gateways(),
-        &root,
-        &Credential::new(issued.chain, key)?,
-        &floor,
-    )
-    .await
+    let credential = Credential::new(issued.chain, key)?;
+    let tls = client_config_node(&root, &credential, &floor, Alpn::Tunnel)?;
+    Ok(dialer.dial(token.gateways(), tls).await?)
 }
 
-async fn session(
-    dialer: &Dialer,
-    gateways: &[GatewayAddr],
-    root: &ClusterRoot,
-    credential: &Credential,
-    floor: &TimeFloor,
-) -> anyhow::Result<(Opened, Driver)> {
-    let tls = client_config_node(root, credential, floor, Alpn::Tunnel)?;
-    let connection = dialer.dial(gateways, tls).await?;
+async fn session(connection: Connection) -> anyhow::Result<(Opened, Driver)> {
     let hello = Hello {
         min_version: VERSIONS.0,
         max_version: VERSIONS.1,

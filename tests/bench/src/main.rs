@@ -13,6 +13,7 @@
 mod back;
 mod bare;
 mod fleet;
+mod hostile;
 mod load;
 mod opens;
 mod process;

@@ -135,7 +135,7 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
             }
         }
     }
-    missed.extend(results.opens.iter().filter_map(OpensFigures::missed));
+    missed.extend(results.opens.iter().flat_map(OpensFigures::missed));
     missed.extend(results.back.iter().flat_map(BackFigures::missed));
     missed.extend(results.fleet.iter().flat_map(|fleet| fleet.missed()));
     verdict(&missed)

@@ -23,7 +23,7 @@ const LARGE: Offer = Offer {
     size: 1200,
     rate: 10_000,
 };
-/// Opens across a link in a run of full length; a shorter run has fewer.
+/// Opens across a link in a run of full length, each way; a shorter run has fewer.
 const OPENS: u128 = 10_000;
 const FULL_LENGTH: Duration = Duration::from_secs(3);
 

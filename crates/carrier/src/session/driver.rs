@@ -5,18 +5,18 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
-use tunnel_proto::{Attach, Event, Prelude, StreamId};
+use tunnel_proto::{Attach, Event, Prelude, Side, StreamId};
 
 use super::{
     Answer, Incoming,
     flow::read_datagrams,
     greeting::{Carrier, MAX_CONTROL_READ, broken, why_lost},
-    shared::{NewRecv, NewSend, Shared, now},
+    shared::{NewRecv, NewSend, Shared, State, now, superseded},
     stream::{Guard, Stream},
 };
 use crate::link::{Connection, RecvStream, SendStream, StreamError};
@@ -50,6 +50,8 @@ pub(super) const MAX_NOTICES: usize = 16;
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
+    /// The session may have something for us.
+    bell: Arc<Notify>,
     connection: Connection,
     number: u64,
     control_send: SendStream,
@@ -58,8 +60,12 @@ pub struct Driver {
     writing: Option<Bytes>,
     /// When the session is to be looked at; kept, because most steps change nothing about it.
     alarm: Pin<Box<Sleep>>,
-    /// Headers that are read, and streams that go on; they end with the driver.
+    /// Streams that go on over this carrier; they end with the driver.
     streams: JoinSet<()>,
+    /// Headers that are read; they end with it too.
+    headers: JoinSet<Option<Resumed>>,
+    /// How many headers are read at once; each that never ends holds what it has sent.
+    most_headers: usize,
     /// The one task that hands out datagrams; it goes with the driver.
     datagrams: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
@@ -91,7 +97,9 @@ enum Step {
     Control(Option<Bytes>),
     Written,
     Opened(SendStream, RecvStream),
-    /// Another task called the session, a header was read, or time has passed.
+    /// A header was read.
+    Read(Option<Resumed>),
+    /// Another task called the session, or time has passed.
     Look,
     Lost(Refusal),
 }
@@ -112,13 +120,19 @@ impl Driver {
             rest,
             negotiated,
         } = carrier;
-        let plugged = shared.plug_in(&connection, number, negotiated.resume_for);
+        let bell = Arc::default();
+        let plugged = shared.plug_in(&connection, number, negotiated.resume_for, &bell);
         let before = plugged.inspect_err(|refusal| connection.close(refusal))?;
         if let Some(before) = before {
-            before.close(&Refusal::new(Reason::CarrierLost, "another connection takes over"));
+            before.close(&superseded());
         }
+        let most_headers = shared.with_quietly(|state| match state.session.side() {
+            Side::Gateway => 16,
+            Side::Edge => 256,
+        });
         let driver = Self {
             shared,
+            bell,
             connection,
             number,
             control_send,
@@ -126,6 +140,8 @@ impl Driver {
             writing: None,
             alarm: Box::pin(sleep_until(Instant::now())),
             streams: JoinSet::new(),
+            headers: JoinSet::new(),
+            most_headers,
             datagrams: JoinSet::new(),
             incoming,
             notices,
@@ -151,22 +167,23 @@ impl Driver {
         let datagrams = read_datagrams(Arc::clone(&self.shared), self.connection.clone());
         self.datagrams.spawn(datagrams);
         loop {
-            let step = self.next_step().await;
-            let outcome = match self.handle(step) {
-                Ok(()) => self.handle_news().await,
-                Err(refusal) => Err(refusal),
-            };
-            if let Err(refusal) = outcome {
+            if let Err(refusal) = self.step().await {
                 return self.end(&refusal);
             }
         }
     }
 
-    async fn next_step(&mut self) -> Step {
-        let (writing, deadline) = self.shared.with_quietly(|state| {
+    async fn step(&mut self) -> Result<(), Refusal> {
+        let step = self.next_step().await?;
+        self.handle(step)?;
+        self.handle_news().await
+    }
+
+    async fn next_step(&mut self) -> Result<Step, Refusal> {
+        let (writing, deadline) = self.shared.drive(self.number, |state| {
             let writing = self.writing.take().or_else(|| state.session.poll_transmit());
             (writing, state.session.poll_timeout())
-        });
+        })?;
         self.writing = writing;
         let deadline = deadline.map(Instant::from_std);
         if let Some(due) = deadline
@@ -180,12 +197,14 @@ impl Driver {
             connection,
             control_send,
             control_recv,
-            shared,
+            bell,
             streams,
+            headers,
             alarm,
             ..
         } = self;
-        tokio::select! {
+        let reads_more = headers.len() < self.most_headers;
+        let step = tokio::select! {
             read = control_recv.read_chunk(MAX_CONTROL_READ) => match read {
                 Ok(bytes) => Step::Control(bytes),
                 Err(error) => Step::Lost(control_lost(connection, error)),
@@ -194,21 +213,21 @@ impl Driver {
                 Ok(_) => Step::Written,
                 Err(error) => Step::Lost(control_lost(connection, error)),
             },
-            opened = connection.accept_bi() => match opened {
+            opened = connection.accept_bi(), if reads_more => match opened {
                 Ok((send, recv)) => Step::Opened(send, recv),
                 Err(refusal) => Step::Lost(refusal),
             },
-            () = shared.changed.notified() => Step::Look,
+            () = bell.notified() => Step::Look,
             () = alarm, if deadline.is_some() => Step::Look,
             Some(_) = streams.join_next() => Step::Look,
-        }
+            Some(read) = headers.join_next() => Step::Read(read.ok().flatten()),
+        };
+        Ok(step)
     }
 
     fn hear(&self, bytes: &[u8]) -> Result<(), Refusal> {
-        let heard = self
-            .shared
-            .with_quietly(|state| state.session.handle_control(bytes, now()));
-        heard.map_err(|violation| violation.0)
+        let heard = |state: &mut State| state.session.handle_control(bytes, now());
+        self.shared.drive(self.number, heard)?.map_err(|violation| violation.0)
     }
 
     fn handle(&mut self, step: Step) -> Result<(), Refusal> {
@@ -223,27 +242,37 @@ impl Driver {
                 let header = read_header(Arc::clone(&self.shared), self.number, send, recv, self.incoming.clone());
                 let mut header = Box::pin(header);
                 // It comes with the stream, unless a packet was lost.
-                if (&mut header).now_or_never().is_none() {
-                    self.streams.spawn(header);
+                match (&mut header).now_or_never() {
+                    Some(read) => self.go_on(read),
+                    None => drop(self.headers.spawn(header)),
                 }
                 Ok(())
             }
-            Step::Look => {
-                self.shared.with_quietly(|state| {
-                    if state.session.poll_timeout().is_some_and(|due| due <= now()) {
-                        state.session.handle_timeout(now());
-                    }
-                });
+            Step::Read(read) => {
+                self.go_on(read);
                 Ok(())
             }
+            Step::Look => self.shared.drive(self.number, |state| {
+                if state.session.poll_timeout().is_some_and(|due| due <= now()) {
+                    state.session.handle_timeout(now());
+                }
+            }),
             Step::Lost(refusal) => Err(refusal),
+        }
+    }
+
+    /// Lets a stream go on that the peer has brought over. That takes as long as its reader needs for what is replayed.
+    fn go_on(&mut self, resumed: Option<Resumed>) {
+        if let Some(resumed) = resumed {
+            self.streams
+                .spawn(go_on(Arc::clone(&self.shared), self.number, resumed));
         }
     }
 
     /// Whoever is told to go answers with a goaway of its own once all that was sent to it has arrived. So whoever left
     /// first can close without losing anything.
     async fn handle_news(&mut self) -> Result<(), Refusal> {
-        while let Some(event) = self.shared.next_news() {
+        while let Some(event) = self.shared.next_news(self.number)? {
             match event {
                 Event::Offer(offer) => self.tell(Notice::Offer(offer)).await,
                 Event::Journal(losses) => self.tell(Notice::Journal(losses)).await,
@@ -258,7 +287,8 @@ impl Driver {
                     self.drained = true;
                     if self.leaving().is_none() {
                         let refusal = Refusal::new(Reason::Draining, "no stream is left");
-                        self.shared.with_quietly(|state| state.session.drain(refusal, None));
+                        self.shared
+                            .drive(self.number, |state| state.session.drain(refusal, None))?;
                     }
                 }
                 Event::Reattach(id) => {
@@ -307,15 +337,24 @@ fn control_lost(connection: &Connection, error: StreamError) -> Refusal {
     }
 }
 
+/// A stream of before, on this carrier.
+struct Resumed {
+    attach: Attach,
+    send: SendStream,
+    recv: NewRecv,
+}
+
+/// Reads the head of a stream, and hands a new one on.
 async fn read_header(
     shared: Arc<Shared>,
     carrier: u64,
     send: SendStream,
     mut recv: RecvStream,
     incoming: mpsc::Sender<Incoming>,
-) {
+) -> Option<Resumed> {
     let Ok(Some((frame, rest))) = timeout(HEADER_DEADLINE, read_frame(&mut recv)).await else {
-        return drop_halves(send, recv, Reason::Protocol);
+        drop_halves(send, recv, Reason::Protocol);
+        return None;
     };
     match shared.with(|state| state.session.handle_open(&frame, carrier)) {
         Ok(tunnel_proto::Incoming::Stream { id, open }) => {
@@ -334,7 +373,7 @@ async fn read_header(
                 stream: recv,
                 first: rest,
             };
-            go_on(&shared, carrier, attach, send, recv).await;
+            return Some(Resumed { attach, send, recv });
         }
         Ok(tunnel_proto::Incoming::Refused(reply)) => refuse(send, recv, reply).await,
         Err(violation) => {
@@ -342,6 +381,7 @@ async fn read_header(
             shared.fail(&violation.0);
         }
     }
+    None
 }
 
 /// The frame at the head of a stream, and what came behind it. `None` if it has none.
@@ -386,12 +426,13 @@ async fn reattach(shared: Arc<Shared>, connection: Connection, carrier: u64, id:
         stream: recv,
         first: Bytes::new(),
     };
-    go_on(&shared, carrier, attach, send, recv).await;
+    go_on(shared, carrier, Resumed { attach, send, recv }).await;
 }
 
 /// Sends what the peer does not have, and gives the stream back to its handle. Where there is none any more, both
 /// directions have ended here, and only the peer has something to learn.
-async fn go_on(shared: &Shared, carrier: u64, attach: Attach, mut send: SendStream, recv: NewRecv) {
+async fn go_on(shared: Arc<Shared>, carrier: u64, resumed: Resumed) {
+    let Resumed { attach, mut send, recv } = resumed;
     let id = attach.id;
     shared.with_quietly(|state| {
         // One from an earlier carrier is of the past already.

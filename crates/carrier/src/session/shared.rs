@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) connection: ArcSwapOption<Connection>,
     /// Where datagrams go.
     pub(super) routes: Routes,
-    /// The session may have something to send, to say or to wait for.
+    /// The session may be over, or wait for something else, which concerns whoever waits while there is no carrier.
     pub(super) changed: Notify,
 }
 
@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) pongs: HashMap<u64, oneshot::Sender<Duration>>,
     /// What the driver is to know.
     pub(super) news: VecDeque<Event>,
+    /// Wakes the driver of now: the session may have something to send, to say or to wait for.
+    bell: Arc<Notify>,
     /// Why the session ended, by whoever knew first.
     pub(super) failure: Option<Refusal>,
     /// Why there is no carrier.
@@ -159,6 +161,7 @@ impl Shared {
                 ports: HashMap::new(),
                 pongs: HashMap::new(),
                 news: VecDeque::new(),
+                bell: Arc::default(),
                 failure: None,
                 down: None,
                 given_up: None,
@@ -179,6 +182,9 @@ impl Shared {
             let result = call(state);
             let news = state.session.has_news();
             state.settle();
+            if news {
+                state.bell.notify_one();
+            }
             (result, news)
         });
         if news {
@@ -187,7 +193,16 @@ impl Shared {
         result
     }
 
-    /// Calls the machine for the driver itself. Short and without waiting, so that a plain mutex does. Data is given to
+    /// Calls the machine for the driver of this carrier. One that was superseded may still run for a moment; it must neither take
+    /// what is meant for its successor nor bring what belongs to another carrier's control stream.
+    pub(super) fn drive<T>(&self, number: u64, call: impl FnOnce(&mut State) -> T) -> Result<T, Refusal> {
+        self.with_quietly(|state| {
+            let current = state.session.carrier() == number;
+            current.then(|| call(state)).ok_or_else(superseded)
+        })
+    }
+
+    /// Calls the machine without a word to the driver. Short and without waiting, so that a plain mutex does. Data is given to
     /// carriers and taken from them in here, so that no change of carriers comes between that and noting it.
     pub(super) fn with_quietly<T>(&self, call: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,24 +210,27 @@ impl Shared {
     }
 
     /// The next thing that the driver is to know.
-    pub(super) fn next_news(&self) -> Option<Event> {
-        self.with_quietly(|state| {
+    pub(super) fn next_news(&self, number: u64) -> Result<Option<Event>, Refusal> {
+        self.drive(number, |state| {
             state.settle();
             state.news.pop_front()
         })
     }
 
-    /// The session goes on over this connection; says over which it went until now.
+    /// The session goes on over this connection, whose driver listens to this bell; says over which it went until now.
     pub(super) fn plug_in(
         &self,
         connection: &Connection,
         number: u64,
         resume_for: Duration,
+        bell: &Arc<Notify>,
     ) -> Result<Option<Arc<Connection>>, Refusal> {
         self.with(|state| {
             state.session.handle_carrier_up(number, resume_for, now())?;
             state.unplug();
             state.news.clear();
+            // Whoever drove until now is to stop.
+            std::mem::replace(&mut state.bell, Arc::clone(bell)).notify_one();
             (state.down, state.given_up, state.leaving) = (None, None, None);
             let Connection::Quic(quic) = connection;
             state.grant = Some(Grant::new(quic));
@@ -227,9 +245,12 @@ impl Shared {
             if let Some(failure) = &state.failure {
                 return failure.clone();
             }
-            let refusal = &state.given_up.take().unwrap_or_else(|| refusal.clone());
             // Another may have taken its place already.
-            if state.session.carrier() == number && !state.session.is_waiting() {
+            if state.session.carrier() != number {
+                return refusal.clone();
+            }
+            let refusal = &state.given_up.take().unwrap_or_else(|| refusal.clone());
+            if !state.session.is_waiting() {
                 self.connection.store(None);
                 if tunnel_proto::outlives(refusal.reason) {
                     state.session.handle_carrier_lost(refusal, now());
@@ -276,6 +297,7 @@ impl Shared {
             state.failure.get_or_insert_with(|| refusal.clone());
             state.session.close(refusal);
             state.unplug();
+            state.bell.notify_one();
         });
         self.changed.notify_one();
     }
@@ -312,6 +334,11 @@ impl Shared {
             })
             .unwrap_or_else(|| Refusal::new(Reason::CarrierLost, "the session is not connected"))
     }
+}
+
+/// What a driver ends with that has a successor, and its connection.
+pub(super) fn superseded() -> Refusal {
+    Refusal::new(Reason::CarrierLost, "another connection takes over")
 }
 
 pub(super) fn now() -> std::time::Instant {

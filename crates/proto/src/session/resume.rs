@@ -22,7 +22,7 @@ use tunnel_model::{Reason, Refusal};
 
 use super::{Event, Phase, Session, Violation, acks::MAX_POSITIONS, streams::Stream};
 use crate::{
-    Control, FrameReader, Header, MAX_CONTROL_FRAME, Position, StreamId,
+    Control, FrameReader, Header, MAX_CONTROL_FRAME, Position, Side, StreamId,
     keepalive::Keepalive,
     message::encode_reply,
     stream::{Receiving, cut},
@@ -108,6 +108,11 @@ impl Session {
             self.list_streams();
         }
         Ok(())
+    }
+
+    /// Which end of the session this is.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// The number of the carrier that is there, or was there last.

@@ -81,7 +81,8 @@ pub(super) struct Stream {
 #[derive(Debug)]
 pub(super) enum Early {
     End(u64),
-    Reset(Refusal),
+    /// The sentence beside it is the peer's own: it is not kept.
+    Reset(Reason),
 }
 
 impl Session {
@@ -156,7 +157,10 @@ impl Session {
         }
         let mut stream = Stream::new(carrier);
         match early {
-            Some(Early::Reset(refusal)) => return Ok(Incoming::Refused(encode_reply(&Err(refusal)))),
+            Some(Early::Reset(reason)) => {
+                let refusal = Refusal::new(reason, "the stream was void before it was opened");
+                return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
+            }
             Some(Early::End(offset)) => {
                 stream.receiving.on(Input::Announced(offset));
             }
@@ -292,7 +296,7 @@ impl Session {
                 self.events.push_back(Event::Broken { id, refusal });
                 self.forget(id);
             }
-            None => self.note_early(id, Early::Reset(refusal)),
+            None => self.note_early(id, Early::Reset(refusal.reason)),
         }
         Ok(())
     }

@@ -80,8 +80,16 @@ impl Latencies {
         self.sorted.len() as f64 / self.elapsed.as_secs_f64()
     }
 
+    pub(crate) fn median(&self) -> Duration {
+        self.percentile(50)
+    }
+
     pub(crate) fn p99(&self) -> Duration {
-        let at = (self.sorted.len() * 99).div_ceil(100).saturating_sub(1);
+        self.percentile(99)
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.sorted.len() * percent).div_ceil(100).saturating_sub(1);
         self.sorted.get(at).copied().unwrap_or_default()
     }
 }

@@ -65,9 +65,10 @@ impl Entry {
         let authorization = self.authorization();
         let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
         socket.write_all(request.as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(socket.read_u8().await?);
+        let mut head = Vec::with_capacity(512);
+        // What the server sends behind it is thrown away: nobody counts its first bytes.
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            anyhow::ensure!(socket.read_buf(&mut head).await? > 0, "the answer was cut");
         }
         anyhow::ensure!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
         Ok(socket)

@@ -23,11 +23,16 @@ pub(crate) struct Ours {
     config: String,
     public: SocketAddr,
     proxy: u16,
+    /// Where TLS gets in by its server name.
+    sni: SocketAddr,
     /// Where packets for the edge's sink get in.
     udp: SocketAddr,
 }
 
 impl Ours {
+    /// How callers name the first server.
+    pub(crate) const BULK: &str = "bulk.edge1.tunnel";
+
     /// Makes a gateway in `dir` and runs it, for edges beside it.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Self, Running)> {
         Self::start_at(&Place::loopback(), dir).await
@@ -45,6 +50,7 @@ impl Ours {
             dir: dir.to_owned(),
             public: place.near_port(public),
             proxy,
+            sni: ([127, 0, 0, 1], free_port()?).into(),
             udp: udp_port()?,
         };
         let state = ours.path("cloud-state");
@@ -62,12 +68,14 @@ impl Ours {
         ];
         capture(Command::new(&ours.cloud).args(init)).await?;
         // One user opens everything here, which none of the peers limits.
-        let mut text = std::fs::read_to_string(&ours.config)?;
+        let text = std::fs::read_to_string(&ours.config)?;
+        let text = text.replace("127.0.0.1:7090", "127.0.0.1:0");
+        let mut text = text.replace("[listen]\n", &format!("[listen]\nsni = \"{}\"\n", ours.sni));
         text += "\n[limits]\nprincipal_opens_per_second = 1000000\nnode_opens_per_second = 1000000\n";
-        // Packets carry no credential: who reaches the port may send.
+        // Packets and server names carry no credential: who reaches the ports may use them.
         text += &format!(
             "\n[[forward]]\nlisten = \"{}\"\nnode = \"edge1\"\ntarget = \"service:packets\"\nprotocol = \"udp\"\n\
-             \n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\ntargets = [\"service:packets\"]\n",
+             \n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\ntargets = [\"service:packets\", \"service:bulk\"]\n",
             ours.udp
         );
         std::fs::write(&ours.config, text)?;
@@ -85,6 +93,11 @@ impl Ours {
     /// A link to the gateway.
     pub(crate) async fn link(&self, link: LinkPair) -> anyhow::Result<UdpRelay> {
         Ok(UdpRelay::start(self.public, link, 1).await?)
+    }
+
+    /// Where TLS gets in by its server name.
+    pub(crate) fn sni(&self) -> SocketAddr {
+        self.sni
     }
 
     /// Enrols an edge that offers the servers, and runs it.
@@ -125,7 +138,7 @@ impl Ours {
         Ok(Entry::Proxy {
             proxy: ([127, 0, 0, 1], self.proxy).into(),
             credential: format!("bench:{secret}"),
-            tcp: "bulk.edge1:80".to_owned(),
+            tcp: format!("{}:80", Self::BULK),
             http: "page.edge1:80".to_owned(),
         })
     }
