@@ -10,3 +10,6 @@
 pub mod identity;
 pub mod ingress;
 pub mod proto;
+
+// The parsers name what they share by their own crate's root.
+use ingress::{Credential, Secret};

@@ -8,10 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tunnel_carrier::{Stream, Tunnel};
+use tunnel_ingress::Dialled;
 use tunnel_model::{HostPort, Refusal};
 
 use super::{cloud::CloudStream, stream::Carried};
-use crate::ingress::Dialled;
 
 /// Where a destination is, once it is found.
 #[derive(Debug)]

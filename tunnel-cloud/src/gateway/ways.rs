@@ -14,6 +14,10 @@ use tunnel_daemon::{
     error::{CliError, Exit},
     shutdown::Tasks,
 };
+use tunnel_ingress::{
+    Door, IngressMetrics,
+    forward::{Asker, Forward, udp},
+};
 use tunnel_model::{ADMINS, Principal, Protocol};
 
 use super::cannot_listen;
@@ -24,10 +28,6 @@ use crate::{
     },
     config::{self, Config},
     dial::Gateway,
-    ingress::{
-        self, Door, IngressMetrics,
-        forward::{Asker, Forward, udp},
-    },
 };
 
 /// Who asks for the streams of a forward that a command holds open.
@@ -124,7 +124,7 @@ fn view(forward: &config::Forward, listen: SocketAddr) -> ForwardView {
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     let bound = || {
-        let listener = ingress::listen(address)?;
+        let listener = tunnel_ingress::listen(address)?;
         let local = listener.local_addr()?;
         io::Result::Ok((listener, local))
     };
@@ -163,11 +163,11 @@ impl Ways {
         listener: TcpListener,
         gateway: &Arc<Gateway>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        ingress::serve(
+        tunnel_ingress::serve(
             Acceptor::new(listener, self.connections, &self.accepting, name),
             door,
             Arc::clone(gateway),
-            ingress::Limits::default(),
+            tunnel_ingress::Limits::default(),
             self.metrics.clone(),
             self.tasks.clone(),
         )

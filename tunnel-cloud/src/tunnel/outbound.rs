@@ -7,14 +7,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tracing::debug;
 use tunnel_carrier::{Incoming, relay};
+use tunnel_ingress::{Dial, DialRequest, Dialled, Way};
 use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
 
 use super::{Context, session::revoked};
-use crate::{
-    dial::{Far, Granted},
-    ingress::{Dial, DialRequest, Dialled, Way},
-};
+use crate::dial::{Far, Granted};
 
 /// An edge that opens streams.
 #[derive(Debug, Clone)]

@@ -7,10 +7,11 @@ use std::{
 };
 
 use tunnel_identity::UnixTime;
+use tunnel_ingress::Credential;
 use tunnel_model::{Principal, Reason, Refusal};
 
 use super::{Users, failures::Failures, wrong};
-use crate::{ingress::Credential, oidc::Oidc};
+use crate::oidc::Oidc;
 
 /// Everything that a credential may be checked against.
 pub struct Authenticator {

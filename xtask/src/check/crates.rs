@@ -13,7 +13,7 @@ enum MayUse {
 }
 
 /// The dependency rule. A crate that is not here may not be in the workspace either.
-const RULE: [(&str, MayUse); 11] = [
+const RULE: [(&str, MayUse); 12] = [
     ("crates/model", MayUse::These(&[])),
     ("crates/linkem", MayUse::These(&[])),
     ("crates/identity", MayUse::These(&["crates/model"])),
@@ -24,6 +24,10 @@ const RULE: [(&str, MayUse); 11] = [
     ),
     ("crates/daemon", MayUse::These(&["crates/model"])),
     (
+        "crates/ingress",
+        MayUse::These(&["crates/model", "crates/identity", "crates/daemon"]),
+    ),
+    (
         "tunnel-edge",
         MayUse::These(&[
             "crates/model",
@@ -31,6 +35,7 @@ const RULE: [(&str, MayUse); 11] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/ingress",
         ]),
     ),
     // The one exception: `lab` runs edges and links inside the gateway's process.
@@ -42,6 +47,7 @@ const RULE: [(&str, MayUse); 11] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/ingress",
             "crates/linkem",
             "tunnel-edge",
         ]),
