@@ -67,7 +67,7 @@ struct ReasonLabel {
 }
 
 impl IngressMetrics {
-    /// Registers `proxy_requests`, `proxy_refusals`, `proxy_turned_away` and `forward_dropped_packets`; once per process.
+    /// Registers `proxy_requests`, `proxy_refusals` and `proxy_turned_away`; once per process.
     pub fn new(metrics: &Metrics) -> Self {
         Self {
             requests: metrics.register(
@@ -81,11 +81,21 @@ impl IngressMetrics {
                 "Connections reset at once because their address had too many",
                 Counter::default(),
             ),
-            dropped_packets: metrics.register(
-                "forward_dropped_packets",
-                "Packets of UDP forwards dropped for want of room",
-                Counter::default(),
-            ),
+            dropped_packets: Counter::default(),
+        }
+    }
+
+    /// Registers `forward_dropped_packets` too, for those who forward packets.
+    #[must_use]
+    pub fn with_packets(self, metrics: &Metrics) -> Self {
+        let dropped_packets = metrics.register(
+            "forward_dropped_packets",
+            "Packets of UDP forwards dropped for want of room",
+            self.dropped_packets.clone(),
+        );
+        Self {
+            dropped_packets,
+            ..self
         }
     }
 

@@ -135,7 +135,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         gateway: Arc::downgrade(&gateway),
         connections,
         accepting: accepting.clone(),
-        metrics: IngressMetrics::new(&metrics),
+        metrics: IngressMetrics::new(&metrics).with_packets(&metrics),
         tasks: tasks.clone(),
     };
     ways.serve(&gateway, ways::proxy(proxy));

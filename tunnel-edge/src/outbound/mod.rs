@@ -1,9 +1,11 @@
-//! Ways out of a site: local listeners, each for one service of the cloud side or of another edge.
+//! Ways out of a site: local listeners, each for one service of the cloud side or of another edge, and a proxy that takes
+//! the service's name from its clients ([`proxy`]).
 //!
 //! Every connection becomes a stream to the gateway, whose policy decides. Listeners stay while the tunnel is down;
-//! connections are reset then.
+//! connections are reset then, and the proxy says why.
 
 mod news;
+pub(crate) mod proxy;
 mod service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -18,7 +20,7 @@ use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     listen,
 };
-use tunnel_model::{Class, Protocol, Reason, Refusal, Target, TraceId};
+use tunnel_model::{Class, NodeName, Protocol, Reason, Refusal, Target, TraceId};
 use tunnel_proto::Open;
 
 use self::news::News;
@@ -100,19 +102,25 @@ async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local:
 
 /// A stream to the service, which is there.
 async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Result<Stream, Refusal> {
-    let open = Open {
-        target: Target::Service(service.service.clone()),
-        protocol: Protocol::Tcp,
-        class: Class::default(),
-        trace,
-        // The gateway knows who this is.
-        principal: String::new(),
-        node: Some(service.node.clone()),
-    };
+    let target = Target::Service(service.service.clone());
+    let open = wish(service.node.clone(), target, Class::default(), trace);
     let tunnel = shared.tunnel()?;
     let mut stream = tunnel.open(&open, DIAL_DEADLINE).await?;
     stream.established().await?;
     Ok(stream)
+}
+
+/// What the gateway is asked for.
+fn wish(node: NodeName, target: Target, class: Class, trace: TraceId) -> Open {
+    Open {
+        target,
+        protocol: Protocol::Tcp,
+        class,
+        trace,
+        // The gateway knows who this is.
+        principal: String::new(),
+        node: Some(node),
+    }
 }
 
 /// What somebody who reads the log can do about it.
