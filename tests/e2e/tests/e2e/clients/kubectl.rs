@@ -31,7 +31,8 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     let listener = world.lab.host(&edge.host).listen(8443)?;
     tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, api()).await });
 
-    let kubeconfig = kubeconfig(&world, &authority, TOKEN)?;
+    let proxy = world.proxy_url("http");
+    let kubeconfig = kubeconfig(&world, &proxy, &authority, TOKEN)?;
     let version = kubectl(&world, &kubeconfig, &["version"]).await?;
     assert!(stdout_of(&version)?.contains(VERSION), "{version:?}");
     let raw = kubectl(&world, &kubeconfig, &["get", "--raw", "/api/v1/nodes"]).await?;
@@ -40,10 +41,37 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     assert!(stdout_of(&table)?.contains("worker-1"), "{table:?}");
 
     // It is the server's word that counts, behind a tunnel as anywhere.
-    let stranger = self::kubeconfig(&world, &authority, "another-token")?;
+    let stranger = self::kubeconfig(&world, &proxy, &authority, "another-token")?;
     let refused = kubectl(&world, &stranger, &["get", "nodes"]).await?;
     assert!(
         !refused.status.success() && stderr_of(&refused).contains("must be logged in"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+/// The secret goes to the proxy within TLS. kubectl has one list of authorities, for the proxy and for what is behind it.
+#[tokio::test]
+async fn kubectl_reaches_an_api_server_by_the_proxy_within_tls() -> anyhow::Result<()> {
+    require!(Need::Lab, Need::Program("kubectl"));
+    let (world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric).link("20mbit,40ms,0.5%")).await?;
+    let (tls, authority) = tls("edge1")?;
+    let listener = world.lab.host(&edge.host).listen(8443)?;
+    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, api()).await });
+
+    let proxy = world.proxy_url("https");
+    let both = authority.clone() + &fs::read_to_string(world.state().join("keys/root.crt"))?;
+    let trusting = kubeconfig(&world, &proxy, &both, TOKEN)?;
+    let raw = kubectl(&world, &trusting, &["get", "--raw", "/api/v1/nodes"]).await?;
+    assert_eq!(serde_json::from_str::<Value>(&stdout_of(&raw)?)?, nodes());
+    let table = kubectl(&world, &trusting, &["get", "nodes"]).await?;
+    assert!(stdout_of(&table)?.contains("worker-1"), "{table:?}");
+
+    // A proxy that nobody vouches for gets no secret.
+    let doubting = kubeconfig(&world, &proxy, &authority, TOKEN)?;
+    let refused = kubectl(&world, &doubting, &["get", "nodes"]).await?;
+    assert!(
+        !refused.status.success() && stderr_of(&refused).contains("certificate signed by unknown authority"),
         "{refused:?}"
     );
     Ok(())
@@ -126,7 +154,7 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<PathBuf> {
+fn kubeconfig(world: &World, proxy: &str, authority: &str, token: &str) -> anyhow::Result<PathBuf> {
     let dir = world.lab.dir();
     let authority_path = dir.join("kube-ca.crt");
     fs::write(&authority_path, authority)?;
@@ -136,7 +164,7 @@ fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<Pat
         "kind": "Config",
         "clusters": [{ "name": "edge", "cluster": {
             "server": "https://edge1:8443",
-            "proxy-url": world.proxy_url("http"),
+            "proxy-url": proxy,
             "certificate-authority": authority_path,
         }}],
         "users": [{ "name": "user", "user": { "token": token } }],
