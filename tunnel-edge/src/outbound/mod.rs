@@ -1,5 +1,5 @@
 //! Ways out of a site: local listeners, each for one service of the cloud side or of another edge, and a proxy that takes
-//! the service's name from its clients ([`proxy`]).
+//! the service's name from its clients (`proxy`).
 //!
 //! Every connection becomes a stream to the gateway, whose policy decides. Listeners stay while the tunnel is down;
 //! connections are reset then, and the proxy says why.
