@@ -8,7 +8,6 @@ pub mod config;
 pub mod dial;
 pub mod directory;
 pub mod gateway;
-pub mod ingress;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod oidc;

@@ -1,6 +1,7 @@
 //! `edge.toml`: what is written there ([`RawConfig`]) and what it means ([`Config`]).
 
 mod listen;
+mod proxy;
 
 use std::{
     collections::HashSet,
@@ -17,7 +18,10 @@ use tunnel_daemon::{
 use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Protocol, Service, Subnet};
 use tunnel_proto::{OfferError, check_offer};
 
-pub use self::listen::{Listener, RawListen, RawListens};
+pub use self::{
+    listen::{Listener, RawListen, RawListens},
+    proxy::ProxyConfig,
+};
 
 /// Where the configuration is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
@@ -45,6 +49,9 @@ pub struct RawConfig {
     /// What the agent listens on
     #[serde(default, skip_serializing_if = "is_default")]
     pub listen: RawListens,
+    /// A proxy for local clients, to services of the cloud side and of other edges; there is none without this table
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyConfig>,
     /// Logs
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogConfig,
@@ -86,6 +93,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Listeners for services beyond the gateway.
     pub listeners: Vec<Listener>,
+    /// The proxy for local clients.
+    pub proxy: Option<ProxyConfig>,
     /// Logs.
     pub log: LogConfig,
 }
@@ -136,6 +145,10 @@ impl Config {
             }
         }
         let (metrics, listeners) = raw.listen.check(source)?;
+        if let Some(proxy) = &raw.proxy {
+            let taken = listeners.iter().map(|listener| listener.listen).chain(metrics);
+            proxy.check(source, taken)?;
+        }
         let beside = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             state: beside.join(&raw.state),
@@ -150,6 +163,7 @@ impl Config {
             local_port: raw.link.local_port,
             metrics,
             listeners,
+            proxy: raw.proxy,
             log: raw.log,
         })
     }
@@ -168,6 +182,7 @@ impl Config {
                 local_port: self.local_port,
             },
             listen: RawListens::new(self.metrics, &self.listeners),
+            proxy: self.proxy.clone(),
             log: self.log.clone(),
         }
     }
@@ -223,6 +238,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[cfg(test)]
 mod tests {
     use tunnel_daemon::config::Problem;
+    use tunnel_model::DenyList;
 
     use super::*;
 
@@ -291,6 +307,24 @@ mod tests {
         assert_eq!(parse(&toml::to_string_pretty(&one.to_raw()).unwrap()).unwrap(), one);
     }
 
+    /// T3
+    #[test]
+    fn t3_a_proxy_is_there_when_it_is_written_and_on_loopback_unless_that_is_written_too() {
+        assert_eq!(parse(BASE).unwrap().proxy, None);
+        let bare = parse(&format!("{BASE}[proxy]\n")).unwrap();
+        let proxy = bare.proxy.clone().unwrap();
+        assert_eq!(proxy.listen, "127.0.0.1:3128".parse().unwrap());
+        assert_eq!((proxy.zone.as_str(), proxy.deny), ("tunnel", DenyList::default()));
+        let all = parse(&format!(
+            "{BASE}[proxy]\nlisten = \"10.0.0.1:3128\"\nzone = \"edge.example\"\ndeny = [\"*.edge2\", \"*:25\"]\n"
+        ))
+        .unwrap();
+        for config in [bare, all] {
+            let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+            assert_eq!(parse(&shown).unwrap(), config, "{shown}");
+        }
+    }
+
     #[test]
     fn tcp_and_udp_of_one_port_are_two_listeners() {
         let listen = "[[listen]]\nlisten = \"127.0.0.1:53\"\nservice = \"dns\"\n";
@@ -351,6 +385,16 @@ mod tests {
                 ),
                 "listen[1].listen",
                 9,
+            ),
+            (
+                format!("{BASE}[proxy]\ndeny = [\"*.edge2\", \"edge2\"]\n"),
+                "proxy.deny[1]",
+                5,
+            ),
+            (
+                format!("{BASE}[listen]\nmetrics = \"127.0.0.1:3128\"\n[proxy]\n"),
+                "proxy.listen",
+                6,
             ),
         ] {
             let error = parse(&text).unwrap_err();

@@ -36,8 +36,10 @@ pub(crate) fn start_error(error: StartError) -> CliError {
         StartError::Identity(error) => load_error(error),
         StartError::Bind { .. } => CliError::new(Exit::Failure, "link-bind", error.to_string())
             .with_hint("set link.local_port to a port that is free, or leave it out"),
-        StartError::Listen { .. } => CliError::new(Exit::Failure, "listen-bind", error.to_string())
-            .with_hint("is the address one of this machine, and free?"),
+        StartError::Listen { .. } | StartError::Proxy { .. } => {
+            CliError::new(Exit::Failure, "listen-bind", error.to_string())
+                .with_hint("is the address one of this machine, and free?")
+        }
     }
 }
 

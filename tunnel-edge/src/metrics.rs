@@ -119,7 +119,12 @@ impl EdgeMetrics {
     }
 
     pub(crate) fn relayed(&self, relayed: &Relayed) {
-        for (direction, bytes) in [("out", relayed.sent), ("in", relayed.received)] {
+        self.carried(relayed.sent, relayed.received);
+    }
+
+    /// A stream has ended that carried so many bytes out of this machine and in.
+    pub(crate) fn carried(&self, sent: u64, received: u64) {
+        for (direction, bytes) in [("out", sent), ("in", received)] {
             self.stream_bytes
                 .get_or_create_owned(&ByDirection { direction })
                 .inc_by(bytes);

@@ -24,6 +24,7 @@
 mod address;
 mod allow;
 mod class;
+mod deny;
 mod destination;
 mod directory;
 mod host;
@@ -43,6 +44,7 @@ mod target;
 pub use address::{GatewayAddr, HostPort, ParseAddressError};
 pub use allow::{AllowList, AllowRule, ParseAllowError};
 pub use class::Class;
+pub use deny::{DenyList, DenyRule, ParseDenyError};
 pub use destination::{Destination, ParseDestinationError};
 pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};
 pub use host::{Host, ParseHostError, via_name};

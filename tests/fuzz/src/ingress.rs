@@ -1,14 +1,14 @@
-//! What a caller sends to the gateway's proxy port, and what the target behind it answers.
+//! What a caller sends to a proxy port, and what the target behind it answers.
 //!
-//! The parsers are private to the gateway; their files are compiled here as they stand.
-#![allow(dead_code, reason = "the gateway uses more of these files than the targets do")]
+//! The parsers are private to their crate; their files are compiled here as they stand.
+#![allow(dead_code, reason = "their crate uses more of these files than the targets do")]
 
 use bytes::{Bytes, BytesMut};
 
-#[path = "../../../tunnel-cloud/src/ingress/credential.rs"]
+#[path = "../../../crates/ingress/src/credential.rs"]
 mod credential;
 
-#[path = "../../../tunnel-cloud/src/ingress/http1"]
+#[path = "../../../crates/ingress/src/http1"]
 mod http1 {
     mod authority;
     pub(super) mod body;
@@ -17,7 +17,7 @@ mod http1 {
     pub(super) mod response;
 }
 
-#[path = "../../../tunnel-cloud/src/ingress/socks5"]
+#[path = "../../../crates/ingress/src/socks5"]
 mod socks5 {
     mod handshake;
 
@@ -47,7 +47,7 @@ mod socks5 {
     }
 }
 
-#[path = "../../../tunnel-cloud/src/ingress/sni"]
+#[path = "../../../crates/ingress/src/sni"]
 mod sni {
     pub(super) mod hello;
 }

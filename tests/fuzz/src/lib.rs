@@ -11,3 +11,6 @@ pub mod codec;
 pub mod identity;
 pub mod ingress;
 pub mod proto;
+
+// The parsers name what they share by their own crate's root.
+use ingress::{Credential, Secret};

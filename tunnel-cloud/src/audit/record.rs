@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tunnel_daemon::error::CliError;
+use tunnel_ingress::DialRequest;
 use tunnel_model::{NodeId, NodeName, Refusal, TokenId};
 
 use super::chain::RecordHash;
-use crate::{ingress::DialRequest, reload::Reloaded};
+use crate::reload::Reloaded;
 
 /// Something that is recorded. The variant's name stands in the member `event`.
 #[derive(Debug, Clone, Serialize)]

@@ -9,15 +9,13 @@ use std::{
     time::Instant,
 };
 
+use tunnel_ingress::{DialRequest, Way};
 use tunnel_model::{Reason, Refusal};
 
 use super::Grant;
-use crate::{
-    audit::{
-        Audit, Refused,
-        record::{Dial, Ended, Event},
-    },
-    ingress::{DialRequest, Way},
+use crate::audit::{
+    Audit, Refused,
+    record::{Dial, Ended, Event},
 };
 
 /// Both directions came to their end.

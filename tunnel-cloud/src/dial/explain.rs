@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use tunnel_ingress::{DialRequest, Dialled, Way};
 use tunnel_model::{
     Class, Destination, Host, HostPort, NodeState, Principal, Protocol, Reason, Refusal, Target, TraceId, Verdict,
 };
 
 use super::{Gateway, Lease, far::Place};
-use crate::ingress::{DialRequest, Dialled, Way};
 
 /// The hops of a dial, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -9,13 +9,13 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tunnel_carrier::{Flow, Stream, Tunnel};
+use tunnel_ingress::Dialled;
 use tunnel_model::{HostPort, Refusal};
 
 use super::{
     cloud::{CloudFlow, CloudStream},
     stream::Carried,
 };
-use crate::ingress::Dialled;
 
 /// Where a destination is, once it is found.
 #[derive(Debug)]

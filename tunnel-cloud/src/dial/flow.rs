@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tunnel_ingress::DialledFlow;
 use tunnel_model::Refusal;
 
 use super::{far::FarFlow, grants::Lease};
-use crate::ingress::DialledFlow;
 
 /// A flow and its place in the table of grants. What is over the limits is dropped, for packets that wait are worth
 /// nothing to whoever waits for them.

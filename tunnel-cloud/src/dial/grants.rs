@@ -15,10 +15,10 @@ use futures_util::task::AtomicWaker;
 use prometheus_client::metrics::gauge::Gauge;
 use tracing::info;
 use tunnel_identity::UnixTime;
+use tunnel_ingress::{DialRequest, Way};
 use tunnel_model::{Class, Destination, Principal, Refusal, TraceId};
 
 use super::{audited::Audited, limits::Room, metrics::DialMetrics};
-use crate::ingress::{DialRequest, Way};
 
 /// The table of granted streams.
 #[derive(Debug)]

@@ -5,9 +5,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use tunnel_daemon::metrics::Metrics;
+use tunnel_ingress::Way;
 use tunnel_model::{Class, Denial, Reason};
-
-use crate::ingress::Way;
 
 /// Counters of dials; clones share them.
 #[derive(Debug, Clone)]

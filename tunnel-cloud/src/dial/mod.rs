@@ -23,6 +23,8 @@ mod flow;
 pub mod grants;
 mod limits;
 mod metrics;
+#[cfg(test)]
+mod pipe;
 mod rights;
 mod route;
 mod stream;
@@ -40,8 +42,10 @@ use std::{
 use tracing::debug;
 use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
+use tunnel_ingress::{Credential, Dial, DialFlow, DialRequest, Tls};
 use tunnel_model::{
-    Destination, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, UserName, Verdict, Zone,
+    Destination, Host, HostPort, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName,
+    Verdict, Zone,
 };
 use tunnel_proto::Open;
 
@@ -59,7 +63,6 @@ use crate::{
     },
     config::{Config, RawLimits},
     directory::LiveDirectory,
-    ingress::{Credential, Dial, DialFlow, DialRequest, Tls},
     state::State,
     tunnel::Registry,
     users::{Authenticator, Users},
@@ -381,10 +384,16 @@ impl Dial for Gateway {
         &self.zone
     }
 
-    fn route(&self, principal: &Principal, protocol: Protocol, address: SocketAddr) -> Result<NodeName, Refusal> {
+    fn destination(&self, principal: &Principal, host: Host, _: u16) -> Result<Destination, Refusal> {
+        let (ip, port) = match host {
+            Host::Named(destination) => return Ok(destination),
+            Host::Address { ip, port } => (ip, port),
+        };
         let policy = self.rights.policy();
         let may = |destination: &Destination| self.verdict(&policy, principal, destination).is_allowed();
-        route::node_towards(&self.directory, may, principal, protocol, address)
+        let node = route::node_towards(&self.directory, may, principal, Protocol::Tcp, (ip, port).into())?;
+        let target = Target::Tcp(HostPort::from_ip(ip, port));
+        Ok(Destination { node, target })
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {

@@ -12,10 +12,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
+use tunnel_ingress::Dialled;
 use tunnel_model::{Reason, Refusal};
 
 use super::grants::{Lease, Wait};
-use crate::ingress::Dialled;
 
 /// A stream that can be made void with a reason.
 pub trait Carried: Dialled {

@@ -22,6 +22,7 @@ use tunnel_daemon::{
     shutdown::Tasks,
 };
 use tunnel_identity::{UnixTime, tls};
+use tunnel_ingress::{IngressMetrics, Tls};
 
 use self::{issuers::Issuers, sessions::LiveSessions, ways::Ways};
 use crate::{
@@ -29,7 +30,6 @@ use crate::{
     audit::record::Event,
     config::Config,
     dial::{DialMetrics, Gateway},
-    ingress::{self, IngressMetrics, Tls},
     oidc::Oidc,
     reload::Reloader,
     state::State,
@@ -68,7 +68,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
     let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
-    let proxy = ingress::listen(config.listen.proxy)
+    let proxy = tunnel_ingress::listen(config.listen.proxy)
         .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;
     let ports = ways::bind(&config)?;
     let probes = TcpListener::bind(config.listen.metrics)
@@ -135,7 +135,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
         gateway: Arc::downgrade(&gateway),
         connections,
         accepting: accepting.clone(),
-        metrics: IngressMetrics::new(&metrics),
+        metrics: IngressMetrics::new(&metrics).with_packets(&metrics),
         tasks: tasks.clone(),
         served: Arc::default(),
     };

@@ -15,6 +15,10 @@ use tunnel_daemon::{
     error::{CliError, Exit},
     shutdown::Tasks,
 };
+use tunnel_ingress::{
+    Door, IngressMetrics,
+    forward::{Asker, Forward, udp},
+};
 use tunnel_model::{ADMINS, Principal, Protocol};
 
 use super::cannot_listen;
@@ -25,10 +29,6 @@ use crate::{
     },
     config::{self, Config},
     dial::Gateway,
-    ingress::{
-        self, Door, IngressMetrics,
-        forward::{Asker, Forward, udp},
-    },
     reload::{Applier, Change},
 };
 
@@ -232,7 +232,7 @@ fn view(forward: &config::Forward, listen: SocketAddr) -> ForwardView {
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     let bound = || {
-        let listener = ingress::listen(address)?;
+        let listener = tunnel_ingress::listen(address)?;
         let local = listener.local_addr()?;
         io::Result::Ok((listener, local))
     };
@@ -337,11 +337,11 @@ impl Ways {
         listener: TcpListener,
         gateway: &Arc<Gateway>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        ingress::serve(
+        tunnel_ingress::serve(
             Acceptor::new(listener, self.connections, &self.accepting, name),
             door,
             Arc::clone(gateway),
-            ingress::Limits::default(),
+            tunnel_ingress::Limits::default(),
             self.metrics.clone(),
             self.tasks.clone(),
         )

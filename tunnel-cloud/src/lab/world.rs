@@ -24,6 +24,7 @@ use tunnel_edge::{
     metrics::EdgeMetrics,
 };
 use tunnel_identity::{JoinToken, UnixTime};
+use tunnel_ingress::IngressMetrics;
 use tunnel_linkem::{LinkConfig, relay::UdpRelay};
 use tunnel_model::{GatewayAddr, HostPort, Labels, NodeName, Protocol, Service};
 
@@ -182,6 +183,7 @@ impl Edge {
             tasks: tasks.clone(),
             metrics: EdgeMetrics::new(&metrics),
             accepts: AcceptMetrics::new(&metrics),
+            ingress: IngressMetrics::new(&metrics),
             check: Readiness::new().check("tunnel"),
         };
         let agent = Agent::start_in(&config, home).map_err(|e| broken("no agent", e))?;

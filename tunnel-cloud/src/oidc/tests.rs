@@ -4,12 +4,12 @@ mod web;
 use std::{fs, net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
+use tunnel_ingress::{Credential, Secret};
 use tunnel_model::Reason;
 
 use self::provider::{Provider, RS256_TOKEN, encode, good};
 use super::*;
 use crate::{
-    ingress::{Credential, Secret},
     store::SqliteStore,
     users::{Authenticator, Users},
 };

@@ -9,11 +9,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tracing::debug;
 use tunnel_carrier::{Answer, Incoming, relay};
+use tunnel_ingress::{Dial, DialFlow, DialRequest, Dialled, Way};
 use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
 
 use super::{Context, session::revoked};
-use crate::ingress::{Dial, DialFlow, DialRequest, Dialled, Way};
 
 /// An edge that opens streams.
 #[derive(Debug, Clone)]

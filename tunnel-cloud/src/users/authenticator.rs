@@ -8,10 +8,11 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use tunnel_identity::UnixTime;
+use tunnel_ingress::Credential;
 use tunnel_model::{Principal, Reason, Refusal};
 
 use super::{Users, failures::Failures, wrong};
-use crate::{ingress::Credential, oidc::Oidc};
+use crate::oidc::Oidc;
 
 /// Everything that a credential may be checked against.
 pub struct Authenticator {

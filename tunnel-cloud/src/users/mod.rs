@@ -17,12 +17,10 @@ use rand::CryptoRng;
 use tokio::sync::Mutex;
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_identity::{UnixTime, UserId, UserIdentity};
+use tunnel_ingress::Credential;
 use tunnel_model::{GroupName, Principal, Reason, Refusal, UserName};
 
-use crate::{
-    ingress::Credential,
-    store::{Store, StoreError, User},
-};
+use crate::store::{Store, StoreError, User};
 
 pub use authenticator::Authenticator;
 pub use secret::UserSecret;
@@ -204,10 +202,11 @@ mod tests {
     use std::time::Duration;
 
     use tunnel_identity::{GatewayFiles, PrivateKey};
+    use tunnel_ingress::Secret;
     use tunnel_model::ClusterId;
 
     use super::*;
-    use crate::{ingress::Secret, store::SqliteStore};
+    use crate::store::SqliteStore;
 
     #[tokio::test]
     async fn a_secret_is_enough_by_itself_and_with_its_owners_name() {

@@ -39,7 +39,8 @@ use tunnel_daemon::{
     readiness::{Check, Readiness},
     shutdown::{self, Deadlines, Ended, ShutdownError, SignalSource, Tasks},
 };
-use tunnel_identity::Validity;
+use tunnel_identity::{UnixTime, Validity};
+use tunnel_ingress::IngressMetrics;
 use tunnel_model::{LossCause, Reason, Refusal};
 
 pub(crate) use self::session::{hello, session_config};
@@ -59,7 +60,7 @@ use crate::{
     identity::{Identity, LoadError},
     journal::{Journal, Moved},
     metrics::EdgeMetrics,
-    outbound::{self, RemoteService},
+    outbound::{self, RemoteService, proxy},
 };
 
 /// How long a ping that somebody asked for may take.
@@ -93,6 +94,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The proxy cannot have its address.
+    #[error("cannot listen on {address} for the proxy: {source}")]
+    Proxy {
+        /// The address that was configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// What of a process an agent uses.
@@ -104,6 +113,8 @@ pub struct Home {
     pub metrics: EdgeMetrics,
     /// What its listeners count.
     pub accepts: AcceptMetrics,
+    /// What its proxy counts.
+    pub ingress: IngressMetrics,
     /// Told about each round trip through the tunnel.
     pub check: Check,
 }
@@ -116,6 +127,7 @@ impl Home {
             tasks: Tasks::new(),
             metrics: EdgeMetrics::new(&metrics),
             accepts: AcceptMetrics::new(&metrics),
+            ingress: IngressMetrics::new(&metrics),
             check: Readiness::new().unlogged_check("tunnel"),
         }
     }
@@ -144,6 +156,8 @@ pub(crate) struct Shared {
     networks: Mutex<Networks>,
     /// Where it listens for local clients, in the configuration's order.
     listening: Vec<SocketAddr>,
+    /// Where its proxy is.
+    proxy: Option<SocketAddr>,
     check: Check,
 }
 
@@ -169,6 +183,13 @@ impl Agent {
             })
         };
         let listeners = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let bind_proxy = |config| {
+            proxy::bind(config, &home.accepts).map_err(|source| StartError::Proxy {
+                address: config.listen,
+                source,
+            })
+        };
+        let proxy = config.proxy.as_ref().map(bind_proxy).transpose()?;
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::new(identity.now())),
             identity,
@@ -181,12 +202,16 @@ impl Agent {
             journal: Journal::open(&config.state),
             networks: Mutex::new(Networks::open(&config.state)),
             listening: listeners.iter().map(|bound| bound.address).collect(),
+            proxy: proxy.as_ref().map(|bound| bound.address),
             check: home.check,
         });
         let tasks = &shared.tasks;
         tasks.spawn_critical("agent", live(Arc::clone(&shared)));
         for bound in listeners {
             tasks.spawn_critical("listener", outbound::run(Arc::clone(&shared), bound));
+        }
+        if let Some(bound) = proxy {
+            tasks.spawn_critical("proxy", proxy::run(Arc::clone(&shared), bound, home.ingress));
         }
         tasks.spawn_aside(renewal::keep_renewed(Arc::clone(&shared)));
         Ok(Self { shared })
@@ -200,6 +225,11 @@ impl Agent {
     /// Where it listens for local clients, in the configuration's order.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.shared.listening
+    }
+
+    /// Where its proxy for local clients is, if there is one.
+    pub fn proxy(&self) -> Option<SocketAddr> {
+        self.shared.proxy
     }
 
     /// Figures of the moment.
@@ -296,6 +326,17 @@ impl Shared {
             let not_yet = || Refusal::new(Reason::NodeOffline, "the agent has not reached its gateway yet");
             state.why.clone().unwrap_or_else(not_yet)
         })
+    }
+
+    /// Since when there is no session, by the corrected clock.
+    pub(crate) fn away_since(&self) -> UnixTime {
+        let state = self.state.borrow();
+        state.away_since.unwrap_or(state.since)
+    }
+
+    /// What is in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What of the configuration a running agent takes anew.
 
-use tunnel_model::{GatewayAddr, Offer};
+use tunnel_model::{DenyList, GatewayAddr, Offer};
 
 use crate::{config::Config, targets::Targets};
 
@@ -11,6 +11,8 @@ pub struct Settings {
     pub gateways: Vec<GatewayAddr>,
     /// What may be reached.
     pub targets: Targets,
+    /// What local clients may not ask the proxy for.
+    pub deny: DenyList,
     /// Rises with every change.
     pub generation: u64,
     /// Rises with every change after which the present session is not the right one.
@@ -23,6 +25,11 @@ impl Settings {
         Self {
             gateways: config.gateways.clone(),
             targets: targets.advertise(config.advertise.clone()),
+            deny: config
+                .proxy
+                .as_ref()
+                .map(|proxy| proxy.deny.clone())
+                .unwrap_or_default(),
             generation: 0,
             epoch: 0,
         }

@@ -28,6 +28,8 @@ pub struct State {
     pub phase: Phase,
     /// Since when, by the corrected clock.
     pub since: UnixTime,
+    /// Since when there is no session; none while connected.
+    pub away_since: Option<UnixTime>,
     /// The node's name, as the gateway told it last.
     pub name: Option<String>,
     /// The gateway's address that is in use, or was last.
@@ -47,6 +49,7 @@ impl State {
         Self {
             phase: Phase::Connecting,
             since: now,
+            away_since: Some(now),
             name: None,
             gateway: None,
             why: None,
@@ -98,6 +101,10 @@ impl State {
     fn enter(&mut self, phase: Phase, now: UnixTime) {
         self.phase = phase;
         self.since = now;
+        self.away_since = match phase {
+            Phase::Connected => None,
+            Phase::Connecting | Phase::Waiting | Phase::Stopped => self.away_since.or(Some(now)),
+        };
         self.retry_in = None;
         self.tunnel = None;
     }

@@ -17,6 +17,7 @@ use tunnel_daemon::{
     sdnotify,
     shutdown::{self, Deadlines, Signals, Tasks},
 };
+use tunnel_ingress::IngressMetrics;
 
 use crate::{
     VERSION, admin,
@@ -48,6 +49,7 @@ pub(super) async fn run(path: &Path) -> Result<(), CliError> {
         tasks: tasks.clone(),
         metrics: EdgeMetrics::new(&metrics),
         accepts: accepts.clone(),
+        ingress: IngressMetrics::new(&metrics),
         check: readiness.unlogged_check("tunnel"),
     };
 

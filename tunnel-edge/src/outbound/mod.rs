@@ -1,10 +1,12 @@
-//! Ways out of a site: local listeners, each for one service of the cloud side or of another edge.
+//! Ways out of a site: local listeners, each for one service of the cloud side or of another edge, and a proxy that takes
+//! the service's name from its clients (`proxy`).
 //!
 //! Every connection becomes a stream to the gateway, and the packets of every client of UDP a flow; the gateway's policy
-//! decides. Listeners stay while the tunnel is down; connections are reset then, and packets lost.
+//! decides. Listeners stay while the tunnel is down; connections are reset then, packets lost, and the proxy says why.
 
 mod news;
 mod packets;
+pub(crate) mod proxy;
 mod service;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -19,7 +21,7 @@ use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     listen, udp,
 };
-use tunnel_model::{Class, Protocol, Reason, Refusal, Target, TraceId};
+use tunnel_model::{Class, NodeName, Protocol, Reason, Refusal, Target, TraceId};
 use tunnel_proto::Open;
 
 use self::news::News;
@@ -138,16 +140,25 @@ async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Resu
     Ok(stream)
 }
 
-/// What the gateway is asked for.
+/// What the gateway is asked for, by a listener for one service.
 fn header(service: &RemoteService, protocol: Protocol, trace: TraceId) -> Open {
+    let target = Target::Service(service.service.clone());
     Open {
-        target: Target::Service(service.service.clone()),
         protocol,
-        class: Class::default(),
+        ..wish(service.node.clone(), target, Class::default(), trace)
+    }
+}
+
+/// What the gateway is asked for.
+fn wish(node: NodeName, target: Target, class: Class, trace: TraceId) -> Open {
+    Open {
+        target,
+        protocol: Protocol::Tcp,
+        class,
         trace,
         // The gateway knows who this is.
         principal: String::new(),
-        node: Some(service.node.clone()),
+        node: Some(node),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What differs between two configurations, and what of it a running agent can take.
 
 use super::commit::Risk;
-use crate::config::Config;
+use crate::config::{Config, ProxyConfig};
 
 /// The differences, by the keys of `edge.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,12 +17,18 @@ impl Change {
     pub(super) fn between(old: &Config, new: &Config) -> Self {
         let differ =
             |keys: &[(&'static str, bool)]| keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect();
+        // One that comes or goes differs as a whole.
+        let proxy = |same: fn(&ProxyConfig, &ProxyConfig) -> bool| match (&old.proxy, &new.proxy) {
+            (Some(old), Some(new)) => same(old, new),
+            _ => true,
+        };
         Self {
             applied: differ(&[
                 ("allow", old.allow == new.allow),
                 ("advertise", old.advertise == new.advertise),
                 ("gateway.addresses", old.gateways == new.gateways),
                 ("service", old.services == new.services),
+                ("proxy.deny", proxy(|old, new| old.deny == new.deny)),
                 ("log.level", old.log.level == new.log.level),
             ]),
             restart: differ(&[
@@ -30,6 +36,9 @@ impl Change {
                 ("link.local_port", old.local_port == new.local_port),
                 ("listen.metrics", old.metrics == new.metrics),
                 ("listen", old.listeners == new.listeners),
+                ("proxy", old.proxy.is_some() == new.proxy.is_some()),
+                ("proxy.listen", proxy(|old, new| old.listen == new.listen)),
+                ("proxy.zone", proxy(|old, new| old.zone == new.zone)),
                 ("log.format", old.log.format == new.log.format),
             ]),
         }
@@ -58,6 +67,10 @@ pub(super) fn effective(old: &Config, new: &Config) -> Config {
     effective.local_port = old.local_port;
     effective.metrics = old.metrics;
     effective.listeners.clone_from(&old.listeners);
+    effective.proxy = old.proxy.clone().map(|proxy| ProxyConfig {
+        deny: new.proxy.as_ref().unwrap_or(&proxy).deny.clone(),
+        ..proxy
+    });
     effective.log.format = old.log.format;
     effective
 }
@@ -116,6 +129,16 @@ mod tests {
                 &["listen"],
                 Risk::None,
             ),
+            (
+                BASE.replace(
+                    "[proxy]\n",
+                    "[proxy]\nlisten = \"10.0.0.1:3128\"\nzone = \"edge\"\ndeny = [\"*.edge2\"]\n",
+                ),
+                &["proxy.deny"],
+                &["proxy.listen", "proxy.zone"],
+                Risk::None,
+            ),
+            (BASE.replace("[proxy]\n", ""), &[], &["proxy"], Risk::None),
         ] {
             let new = config(&text);
             let change = Change::between(&old, &new);
@@ -134,6 +157,7 @@ addresses = [\"gw:1\"]
 [[service]]
 name = \"web\"
 target = \"127.0.0.1:8080\"
+[proxy]
 ";
 
     fn config(text: &str) -> Config {

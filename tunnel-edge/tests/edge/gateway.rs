@@ -179,6 +179,7 @@ impl Gateway {
             local_port: 0,
             metrics: None,
             listeners: Vec::new(),
+            proxy: None,
             log: tunnel_daemon::logs::LogConfig::default(),
         }
     }

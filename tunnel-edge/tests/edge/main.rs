@@ -14,5 +14,15 @@ mod journal;
 mod outbound;
 /// The command line, its errors and exit codes.
 mod program;
+/// The proxy for local clients.
+mod proxy;
 /// Another configuration for a running agent.
 mod reload;
+/// What a proxy refuses because two parsers might disagree about it.
+#[allow(dead_code, reason = "other ways in use more of the table")]
+#[path = "../../../crates/ingress/tests/ingress/smuggling.rs"]
+mod smuggling;
+/// How addresses may be spelled.
+#[allow(dead_code, reason = "other ways in use more of the table")]
+#[path = "../../../crates/model/tests/spellings/table.rs"]
+mod spellings;

@@ -13,7 +13,7 @@ enum MayUse {
 }
 
 /// The dependency rule. A crate that is not here may not be in the workspace either.
-const RULE: [(&str, MayUse); 12] = [
+const RULE: [(&str, MayUse); 13] = [
     ("crates/model", MayUse::These(&[])),
     ("crates/linkem", MayUse::These(&[])),
     ("crates/codec", MayUse::These(&["crates/model"])),
@@ -25,6 +25,10 @@ const RULE: [(&str, MayUse); 12] = [
     ),
     ("crates/daemon", MayUse::These(&["crates/model"])),
     (
+        "crates/ingress",
+        MayUse::These(&["crates/model", "crates/identity", "crates/daemon"]),
+    ),
+    (
         "tunnel-edge",
         MayUse::These(&[
             "crates/model",
@@ -33,6 +37,7 @@ const RULE: [(&str, MayUse); 12] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/ingress",
         ]),
     ),
     // The one exception: `lab` runs edges and links inside the gateway's process.
@@ -45,6 +50,7 @@ const RULE: [(&str, MayUse); 12] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/ingress",
             "crates/linkem",
             "tunnel-edge",
         ]),

@@ -7,8 +7,8 @@ use crate::tree::TextFile;
 const PRIVATE: [&str; 6] = ["/home", "/root", "/work", "/mnt", "/Users", "/tmp"];
 
 /// Hosts that may stand in a URL, with everything below them: where documents that we cite are, and names that are
-/// reserved for examples (RFC 2606, RFC 6761).
-const HOSTS: [&str; 26] = [
+/// reserved for examples (RFC 2606, RFC 6761); and a service of the cloud side that examples reach.
+const HOSTS: [&str; 27] = [
     "apache.org",
     "contributor-covenant.org",
     "datatracker.ietf.org",
@@ -30,6 +30,7 @@ const HOSTS: [&str; 26] = [
     "localhost",
     "man7.org",
     "prometheus.io",
+    "registry.cloud",
     "rfc-editor.org",
     "rust-lang.org",
     "semver.org",

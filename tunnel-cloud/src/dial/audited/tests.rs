@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     audit::{AuditConfig, AuditOutput, tail::Tail},
     config::RawLimits,
-    dial::{DialMetrics, Granted, Grants, limits::Limiter},
+    dial::{DialMetrics, Granted, Grants, limits::Limiter, pipe::Pipe},
 };
 
 #[tokio::test]
@@ -105,14 +105,14 @@ impl World {
         }
     }
 
-    fn open(&self) -> (Granted<DuplexStream>, DuplexStream) {
+    fn open(&self) -> (Granted<Pipe>, DuplexStream) {
         let request = request(Way::Connect);
         let node = &request.destination.node;
         let room = self.limiter.admit(&request.principal, node).unwrap();
         let mut lease = self.grants.enter(&request, room);
         lease.audited = Audited::grant(&self.audit, &request, lease.grant()).unwrap();
         let (near, far) = tokio::io::duplex(4096);
-        (Granted::new(near, lease), far)
+        (Granted::new(Pipe(near), lease), far)
     }
 
     fn records(&self) -> Vec<Value> {

@@ -2,13 +2,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tunnel_daemon::metrics::Metrics;
+use tunnel_ingress::{DialRequest, Way};
 use tunnel_model::{Class, Principal, TraceId};
 
 use super::*;
 use crate::{
     config::RawLimits,
-    dial::{DialMetrics, Grants, limits::Limiter},
-    ingress::{DialRequest, Way},
+    dial::{DialMetrics, Grants, limits::Limiter, pipe::Pipe},
 };
 
 #[tokio::test]
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    fn open(&self) -> (Granted<DuplexStream>, DuplexStream) {
+    fn open(&self) -> (Granted<Pipe>, DuplexStream) {
         let request = DialRequest {
             principal: Principal::user("alice".parse().unwrap(), Vec::new()),
             destination: "edge1:22".parse().unwrap(),
@@ -129,7 +129,7 @@ impl World {
             .admit(&request.principal, &request.destination.node)
             .unwrap();
         let (near, far) = tokio::io::duplex(4096);
-        (Granted::new(near, self.grants.enter(&request, room)), far)
+        (Granted::new(Pipe(near), self.grants.enter(&request, room)), far)
     }
 
     fn metrics(&self) -> String {
@@ -139,14 +139,4 @@ impl World {
 
 fn refusal() -> Refusal {
     Refusal::new(Reason::Denied, "alice may not")
-}
-
-impl Dialled for DuplexStream {
-    async fn established(&mut self) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
-impl Carried for DuplexStream {
-    fn reset(self, _: &Refusal) {}
 }

@@ -1,11 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 
+use tunnel_ingress::{Credential, Secret};
+
 use super::*;
-use crate::{
-    config::Config,
-    ingress::{Credential, Secret},
-    state::State,
-};
+use crate::{config::Config, state::State};
 
 #[tokio::test]
 async fn what_init_made_opens_and_knows_its_admin() {

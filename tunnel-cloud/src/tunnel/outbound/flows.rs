@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tunnel_carrier::Flow;
+use tunnel_ingress::DialledFlow;
 use tunnel_model::{Reason, Refusal};
-
-use crate::ingress::DialledFlow;
 
 /// After how much silence in both directions a flow is over; its ends keep to the same.
 pub(super) const IDLE: Duration = Duration::from_secs(60);

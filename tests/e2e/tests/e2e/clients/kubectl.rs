@@ -53,6 +53,36 @@ async fn kubectl_reaches_an_api_server_behind_a_nat() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The secret goes to the proxy within TLS. kubectl has one list of authorities, for the proxy and for what is behind it.
+#[tokio::test]
+async fn kubectl_reaches_an_api_server_by_the_proxy_within_tls() -> anyhow::Result<()> {
+    require!(Need::Lab, Need::Program("kubectl"));
+    let (world, edge) = World::with_edge(Site::new().nat(Nat::Symmetric).link("20mbit,40ms,0.5%")).await?;
+    let mut cluster = Cluster::start(&world, &edge)?;
+    cluster.scheme = "https";
+
+    let own = cluster.authority.clone();
+    cluster.authority += &fs::read_to_string(world.state().join("keys/root.crt"))?;
+    let raw = cluster
+        .kubectl(&world, TOKEN, &["get", "--raw", "/api/v1/nodes"])
+        .await?;
+    assert_eq!(
+        serde_json::from_str::<Value>(&stdout_of(&raw)?)?,
+        list(&[FIRST.to_owned()])
+    );
+    let table = cluster.kubectl(&world, TOKEN, &["get", "nodes"]).await?;
+    assert!(stdout_of(&table)?.contains(FIRST), "{table:?}");
+
+    // A proxy that nobody vouches for gets no secret.
+    cluster.authority = own;
+    let refused = cluster.kubectl(&world, TOKEN, &["get", "nodes"]).await?;
+    assert!(
+        !refused.status.success() && stderr_of(&refused).contains("certificate signed by unknown authority"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 /// The node that a cluster has from the beginning.
 pub(crate) const FIRST: &str = "worker-1";
 
@@ -60,8 +90,10 @@ pub(crate) const FIRST: &str = "worker-1";
 pub(crate) struct Cluster {
     /// The names of its nodes.
     nodes: watch::Sender<Vec<String>>,
-    /// The certificate of the authority that its own is from.
+    /// The certificate of the authority that its own is from, and others that kubectl is to believe.
     authority: String,
+    /// How kubectl speaks to the proxy.
+    scheme: &'static str,
 }
 
 impl Cluster {
@@ -72,7 +104,11 @@ impl Cluster {
         let nodes = watch::Sender::new(vec![FIRST.to_owned()]);
         let api = api(nodes.subscribe());
         tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, api).await });
-        Ok(Self { nodes, authority })
+        Ok(Self {
+            nodes,
+            authority,
+            scheme: "http",
+        })
     }
 
     /// One node more, which is told to whoever watches.
@@ -91,10 +127,11 @@ impl Cluster {
     }
 
     fn command(&self, world: &World, token: &str, args: &[&str]) -> anyhow::Result<Command> {
+        let proxy = world.proxy_url(self.scheme);
         let mut command = world.client().command("kubectl");
         command
             .arg("--kubeconfig")
-            .arg(kubeconfig(world, &self.authority, token)?);
+            .arg(kubeconfig(world, &proxy, &self.authority, token)?);
         command.arg("--cache-dir").arg(world.lab.dir().join("kube-cache"));
         command.args(args);
         Ok(command)
@@ -208,7 +245,7 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<PathBuf> {
+fn kubeconfig(world: &World, proxy: &str, authority: &str, token: &str) -> anyhow::Result<PathBuf> {
     let dir = world.lab.dir();
     let authority_path = dir.join("kube-ca.crt");
     fs::write(&authority_path, authority)?;
@@ -218,7 +255,7 @@ fn kubeconfig(world: &World, authority: &str, token: &str) -> anyhow::Result<Pat
         "kind": "Config",
         "clusters": [{ "name": "edge", "cluster": {
             "server": format!("https://edge1:{PORT}"),
-            "proxy-url": world.proxy_url("http"),
+            "proxy-url": proxy,
             "certificate-authority": authority_path,
         }}],
         "users": [{ "name": "user", "user": { "token": token } }],

@@ -15,11 +15,18 @@ const SILENT: Duration = Duration::from_millis(200);
 const UNKNOWN_VERSION: [u8; 5] = [0xc0, 0x1a, 0x2a, 0x3a, 0x4a];
 const SMALLEST_INITIAL: usize = 1_200;
 
-/// T3
+/// T3: not of its proxy either, which is on loopback unless another address is written.
 #[tokio::test]
 async fn t3_a_neighbour_finds_no_port_of_the_agent() -> anyhow::Result<()> {
     require!(Need::Lab);
-    let (world, mut edge) = World::with_edge(Site::new()).await?;
+    let world = World::start([Site::new()]).await?;
+    let mut edge = world.join(1).await?;
+    let text = fs::read_to_string(&edge.config)?;
+    fs::write(&edge.config, text + "\n[proxy]\n")?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await?;
+    let proxy = SocketAddr::from(([127, 0, 0, 1], 3128));
+    world.lab.host(&edge.host).wait_for_port(proxy, SOON).await?;
     let target = world.lab.host(&edge.host).addr();
     // One that is found, to know that the scan finds.
     let open = world.lab.host(&edge.host).listen(8100)?;

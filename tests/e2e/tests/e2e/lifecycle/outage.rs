@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
-use tunnel_e2e::{Lab, Nat, Need, Service, Site, require, run, wait_until};
+use tunnel_e2e::lab::Host;
+use tunnel_e2e::{Lab, Nat, Need, Process, Service, Site, require, run, wait_until};
 
 use crate::stream::{Transfer, accept, head};
-use crate::world::{SOON, World, stderr_of, stdout_of};
+use crate::world::{PROXY, SOON, World, stderr_of, stdout_of, stop};
 
 const THIN: &str = "20mbit,40ms";
 const SIZE: usize = 5_000_000;
@@ -23,6 +25,58 @@ const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// What one pause after another, each longer than the one before, leaves of attempts to accept in half a minute.
 const FEW: u64 = 100;
+
+/// What is left to a program without descriptors.
+const DESCRIPTORS: usize = 64;
+
+/// The gateway's ports beside those that every test has.
+const SNI: u16 = 8_443;
+const HTTP: u16 = 7_081;
+const FORWARD: u16 = 6_080;
+
+const HELLO: &[u8] = b"hello from the edge\n";
+
+/// The ways out of an edge.
+const WAYS_OUT: &str = r#"
+[[service]]
+name = "web"
+target = "127.0.0.1:8080"
+
+[[listen]]
+metrics = "127.0.0.1:7091"
+
+[[listen]]
+listen = "127.0.0.1:5001"
+service = "registry"
+
+[proxy]
+"#;
+
+/// What the gateway is told beside its listeners.
+fn ways_in(gw: Ipv4Addr) -> String {
+    format!(
+        r#"
+[[service]]
+name = "registry"
+target = "127.0.0.1:5000"
+
+[[forward]]
+listen = "{gw}:{FORWARD}"
+node = "edge1"
+target = "8080"
+
+[[rule]]
+subjects = ["node:edge1"]
+nodes = "cloud"
+targets = ["service:registry"]
+
+[[rule]]
+subjects = ["cidr:0.0.0.0/0"]
+nodes = "edge1"
+targets = ["tcp:8080"]
+"#
+    )
+}
 
 /// R3, N9
 #[tokio::test]
@@ -143,37 +197,88 @@ async fn a_gateway_that_is_told_to_stop_lets_a_download_end() -> anyhow::Result<
     world.wait_for_state("edge1", "online", BACK_WITHIN).await
 }
 
-/// R1
+/// R1: every listener of both programs, each by itself.
 #[tokio::test]
-async fn r1_without_descriptors_the_gateway_pauses_and_goes_on() -> anyhow::Result<()> {
+async fn r1_without_descriptors_each_listener_pauses_and_goes_on() -> anyhow::Result<()> {
     require!(Need::Lab, Need::Program("prlimit"), Need::Program("curl"));
-    const DESCRIPTORS: usize = 64;
-    let (mut world, edge) = World::with_edge(Site::new().link(THIN)).await?;
+    let mut world = World::start([Site::new().link(THIN)]).await?;
+    let gw = world.gw().addr();
+    let text = fs::read_to_string(world.config())?;
+    let listen = format!("[listen]\nsni = \"{gw}:{SNI}\"\nhttp = \"{gw}:{HTTP}\"\n");
+    fs::write(world.config(), text.replace("[listen]\n", &listen) + &ways_in(gw))?;
+    stop(&mut world.gateway).await?;
+    world.restart_gateway().await?;
+    let registry = world
+        .gw()
+        .serve(Service::Http, ([127, 0, 0, 1], 5000).into(), world.logs());
+    let registry = registry.await?;
+    world.keep(registry);
+    let mut edge = world.join(1).await?;
+    let text = fs::read_to_string(&edge.config)?;
+    fs::write(&edge.config, text + WAYS_OUT)?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await?;
     world.offer(&edge, Service::Http, 8080).await?;
     let mut download = Transfer::download(&world, "edge1:8080", SIZE).await?;
     download.read_to(SIZE / 5, SOON).await?;
 
-    let mut prlimit = Command::new("prlimit");
-    prlimit
-        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
-        .arg(format!("--pid={}", world.gateway.pid()));
-    stdout_of(&run(prlimit, SOON).await?)?;
-    // More than there is room for; those that are not accepted wait in the kernel.
-    let mut idle = Vec::new();
-    for _ in 0..DESCRIPTORS {
-        idle.push(world.client().connect(world.proxy()).await?);
+    let client = world.client();
+    let local = world.lab.host(&edge.host);
+    let at_edge = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let at_gateway = [("proxy", PROXY), ("sni", SNI), ("http", HTTP), ("forward", FORWARD)];
+    let at_edge = [("proxy", at_edge(3128)), ("service", at_edge(5001))];
+    let at_gateway = at_gateway.map(|(name, port)| (name, world.gw().at(port)));
+    for (program, from, listeners) in [
+        (&world.gateway, client, &at_gateway[..]),
+        (&*edge.agent()?, local, &at_edge[..]),
+    ] {
+        limit_descriptors(program).await?;
+        // More than there is room for at the first; those that are not accepted wait in the kernel.
+        let mut idle = Vec::new();
+        for &(name, address) in listeners {
+            let connections = if idle.is_empty() { DESCRIPTORS } else { 1 };
+            for _ in 0..connections {
+                idle.push(from.connect(address).await?);
+            }
+            says(program, "accepting paused", name).await?;
+        }
+        drop(idle);
+        for &(name, _) in listeners {
+            says(program, "accepting resumed", name).await?;
+        }
     }
-    world.gateway.wait_for_line("accepting paused", SOON).await?;
     download.finish(SOON).await?;
 
-    drop(idle);
-    world.gateway.wait_for_line("accepting resumed", SOON).await?;
-    let body = world
-        .curl_ok(&["-x", &world.proxy_url("http"), "http://edge1:8080/"])
-        .await?;
-    assert_eq!(body, b"hello from the edge\n");
-    let pauses = accept_pauses(&world).await?;
-    assert!((1..FEW).contains(&pauses), "{pauses} pauses");
+    let forward = format!("http://{}/", world.gw().at(FORWARD));
+    let by_host = format!("::{}", world.gw().at(HTTP));
+    for way in [
+        &["-x", &world.proxy_url("http"), "http://edge1:8080/"][..],
+        &["--connect-to", &by_host, "http://edge1:8080/"],
+        &[&forward],
+    ] {
+        assert_eq!(world.curl_ok(way).await?, HELLO, "{way:?}");
+    }
+    let mut not_tls = client.connect(world.gw().at(SNI)).await?;
+    not_tls.write_all(b"x").await?;
+    let mut alert = [0; 7];
+    timeout(SOON, not_tls.read_exact(&mut alert))
+        .await
+        .context("no answer")??;
+    assert_eq!(alert[..6], [21, 3, 3, 0, 2, 2]);
+    for way in [
+        &["-x", "http://127.0.0.1:3128", "http://registry.cloud/"][..],
+        &["http://127.0.0.1:5001/"],
+    ] {
+        let mut curl = local.command("curl");
+        curl.args(["-sS", "--noproxy", ""]).args(way);
+        assert_eq!(run(curl, SOON).await?.stdout, HELLO, "{way:?}");
+    }
+    for (host, port, listeners) in [(world.gw(), 7090, &at_gateway[..]), (local, 7091, &at_edge[..])] {
+        for &(name, _) in listeners {
+            let pauses = accept_pauses(host, port, name).await?;
+            assert!((1..FEW).contains(&pauses), "{name}: {pauses} pauses");
+        }
+    }
     Ok(())
 }
 
@@ -239,14 +344,33 @@ async fn rest(client: &mut BufReader<TcpStream>) -> anyhow::Result<std::io::Resu
         .context("neither an end nor a reset came")
 }
 
-/// How often accepting on the proxy port was put off.
-async fn accept_pauses(world: &World) -> anyhow::Result<u64> {
-    let mut curl = world.gw().command("curl");
-    curl.args(["-sS", "http://127.0.0.1:7090/metrics"]);
+/// Leaves a program so many descriptors.
+async fn limit_descriptors(program: &Process) -> anyhow::Result<()> {
+    let mut prlimit = Command::new("prlimit");
+    prlimit
+        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
+        .arg(format!("--pid={}", program.pid()));
+    stdout_of(&run(prlimit, SOON).await?).map(drop)
+}
+
+/// Waits until a program says something of a listener.
+async fn says(program: &Process, what: &str, listener: &str) -> anyhow::Result<()> {
+    let named = format!("listener={listener}");
+    let line = |line: &str| line.contains(what) && line.contains(&named);
+    program
+        .wait_for_line_that(&format!("says {what:?} of {listener}"), SOON, line)
+        .await
+        .map(drop)
+}
+
+/// How often accepting on this listener was put off.
+async fn accept_pauses(host: &Host, metrics: u16, listener: &str) -> anyhow::Result<u64> {
+    let mut curl = host.command("curl");
+    curl.args(["-sS", "--noproxy", "", &format!("http://127.0.0.1:{metrics}/metrics")]);
     let text = stdout_of(&run(curl, SOON).await?)?;
     let line = text
         .lines()
-        .find(|line| line.contains("accept_pauses_total") && line.contains("\"proxy\""));
+        .find(|line| line.contains("accept_pauses_total") && line.contains(&format!("{listener:?}")));
     let number = line
         .and_then(|line| line.rsplit(' ').next())
         .with_context(|| text.clone())?;
