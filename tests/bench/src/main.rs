@@ -44,6 +44,9 @@ struct Args {
     /// Leave out the resident memory of a fleet of idle edges, and the descriptors after many streams.
     #[arg(long)]
     no_fleet: bool,
+    /// Measure what stands beside peers, and nothing of the tunnel alone.
+    #[arg(long)]
+    table_only: bool,
     /// How many idle edges the fleet has.
     #[arg(long, default_value_t = 2000)]
     edges: usize,
@@ -89,6 +92,7 @@ fn main() -> anyhow::Result<()> {
                     rounds: args.rounds,
                     time: Duration::from_secs_f64(args.seconds),
                     only: args.only,
+                    alone: !args.table_only,
                     fleet: (!args.no_fleet).then_some(args.edges),
                 };
                 let results = run::everything(&plan).await?;

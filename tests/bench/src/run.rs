@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) time: Duration,
     pub(crate) only: Option<String>,
+    /// Whether the tunnel is also measured where there is no peer to stand beside.
+    pub(crate) alone: bool,
     /// How many idle edges, if they are to be measured.
     pub(crate) fleet: Option<usize>,
 }
@@ -113,7 +115,7 @@ pub(crate) async fn everything(plan: &Plan) -> anyhow::Result<Results> {
                 .with_context(|| subject.name())?;
         }
     }
-    let ours = subjects.iter().any(|(subject, _)| *subject == Subject::Ours);
+    let ours = plan.alone && subjects.iter().any(|(subject, _)| *subject == Subject::Ours);
     drop(subjects);
     if ours {
         let own = dir.path().join("opens");
