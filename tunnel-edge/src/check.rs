@@ -1,13 +1,13 @@
 //! How far this edge gets: each step to the gateway, through the tunnel, and to each service.
 
 use tokio::time::Instant;
-use tunnel_carrier::quic::{self, Dialer, Limits};
+use tunnel_carrier::{Connection, DialError, Dialer};
 use tunnel_daemon::{
     admin::UnixClient,
     error::{CliError, Exit},
 };
 use tunnel_identity::tls::Alpn;
-use tunnel_model::{Protocol, Reason, Refusal, Target};
+use tunnel_model::{GatewayAddr, Protocol, Reason, Refusal, Target};
 
 use crate::{
     admin::Pong,
@@ -16,6 +16,7 @@ use crate::{
     echo::echo,
     fault::{load_error, refused},
     identity::Identity,
+    proxies::{self, ProxySetting},
     stages::{Stage, Stages},
     targets::{Targets, dial},
 };
@@ -41,30 +42,27 @@ async fn reach_gateway(
     stages: &mut Stages<impl FnMut(Stage)>,
 ) -> Result<(), CliError> {
     let failed = |code: &'static str| move |why: Refusal| refused(code, &why);
+    let proxies = ProxySetting::proxies(config.link_proxy.as_ref())
+        .map_err(|error| CliError::new(Exit::Usage, "proxy-invalid", error.to_string()))
+        .inspect_err(|error| stages.report("connect", Instant::now(), Err(error)))?;
     let resolved = async {
-        quic::resolve(&config.gateways)
+        proxies::resolve(&config.gateways, &proxies)
             .await
             .map_err(|e| failed("resolve")(e.to_refusal()))
     };
-    let addresses = stages
-        .run("resolve", resolved, |found| {
-            found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        })
-        .await?;
+    stages.run("resolve", resolved, String::clone).await?;
 
-    let dialer = Dialer::bind(0, Limits::edge())
+    let dialer = Dialer::bind(0, proxies)
         .map_err(|error| CliError::new(Exit::Failure, "connect", format!("there is no UDP socket: {error}")))?;
     let start = Instant::now();
     // The protocol of enrolment, with no question asked: a second session would throw out the agent's.
     let tls = identity.tls(Alpn::Enrol).map_err(failed("connect"))?;
-    match dialer.dial_addresses(&addresses, tls).await {
-        Ok(connection) => {
-            stages.report("connect", start, Ok(connection.remote_address().to_string()));
+    match by_both(&dialer, &config.gateways, &tls).await {
+        Ok(found) => {
+            stages.report("connect", start, Ok(found));
             stages.report("pin", start, Ok("the gateway is of this cluster".to_owned()));
-            quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
         }
-        Err(error) => {
-            let why = error.to_refusal();
+        Err(why) => {
             let (error, stage) = if why.reason == Reason::Unauthenticated {
                 stages.report("connect", start, Ok("a gateway answers".to_owned()));
                 (failed("pin")(why), "pin")
@@ -97,6 +95,27 @@ async fn reach_gateway(
             stages.report("session", Instant::now(), Err(&error));
             Err(error)
         }
+    }
+}
+
+/// Dials by QUIC and by TLS, and says which of them get through: one is enough, but whoever asks wants to know.
+async fn by_both(dialer: &Dialer, gateways: &[GatewayAddr], tls: &rustls::ClientConfig) -> Result<String, Refusal> {
+    let seen = |connection: Connection| {
+        connection.close(&Refusal::new(Reason::Cancelled, "done"));
+        format!("{} by {}", connection.remote_address(), connection.kind())
+    };
+    let (by_quic, by_tls) = tokio::join!(
+        dialer.quic().dial(gateways, tls.clone()),
+        dialer.tls().dial(gateways, tls.clone())
+    );
+    match (
+        by_quic.map(Connection::from).map(seen),
+        by_tls.map(Connection::from).map(seen),
+    ) {
+        (Ok(by_quic), Ok(by_tls)) => Ok(format!("{by_quic}, {by_tls}")),
+        (Ok(by_quic), Err(error)) => Ok(format!("{by_quic} only; by tls: {error}")),
+        (Err(error), Ok(by_tls)) => Ok(format!("{by_tls} only; by quic: {error}")),
+        (Err(by_quic), Err(by_tls)) => Err(DialError::of(by_quic, by_tls).to_refusal()),
     }
 }
 

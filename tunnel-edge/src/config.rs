@@ -11,6 +11,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tunnel_carrier::tls::Proxy;
 use tunnel_daemon::{
     config::{ConfigError, Source},
     logs::LogConfig,
@@ -22,6 +23,7 @@ pub use self::{
     listen::{Listener, RawListen, RawListens},
     proxy::ProxyConfig,
 };
+use crate::proxies::ProxySetting;
 
 /// Where the configuration is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/tunnel/edge.toml";
@@ -72,6 +74,11 @@ pub struct GatewayConfig {
 pub struct LinkConfig {
     /// The local UDP port, for firewalls that want to know; 0 takes a free one and keeps it while the agent runs
     pub local_port: u16,
+    /// The proxy on the way to the gateway where UDP does not get out: "http://HOST:PORT" or "socks5://HOST:PORT", with
+    /// USER:PASSWORD@ before the host where it asks for them; "none" for no proxy; without it, the environment says
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub proxy: Option<ProxySetting>,
 }
 
 /// The configuration in effect.
@@ -89,6 +96,8 @@ pub struct Config {
     pub advertise: Vec<Subnet>,
     /// The local UDP port; 0 takes a free one.
     pub local_port: u16,
+    /// The proxy on the way to the gateway; none says that the environment counts.
+    pub link_proxy: Option<ProxySetting>,
     /// Where metrics are served, a loopback address.
     pub metrics: Option<SocketAddr>,
     /// Listeners for services beyond the gateway.
@@ -161,6 +170,7 @@ impl Config {
             allow: raw.allow,
             advertise: raw.advertise,
             local_port: raw.link.local_port,
+            link_proxy: raw.link.proxy,
             metrics,
             listeners,
             proxy: raw.proxy,
@@ -180,6 +190,7 @@ impl Config {
             services: self.services.clone(),
             link: LinkConfig {
                 local_port: self.local_port,
+                proxy: self.link_proxy.clone(),
             },
             listen: RawListens::new(self.metrics, &self.listeners),
             proxy: self.proxy.clone(),
@@ -194,7 +205,7 @@ impl Config {
 }
 
 /// The file that joining writes.
-pub fn first_file(state: &Path, gateways: &[GatewayAddr]) -> String {
+pub fn first_file(state: &Path, gateways: &[GatewayAddr], proxy: Option<&Proxy>) -> String {
     let quote = |text: String| toml::Value::String(text).to_string();
     let addresses: Vec<_> = gateways.iter().map(|address| quote(address.to_string())).collect();
     let defaults: Vec<_> = DEFAULT_SERVICES
@@ -215,9 +226,13 @@ addresses = [{addresses}]
 # [[service]]
 # name = \"web\"
 # target = \"127.0.0.1:8080\"
-",
+{link}",
         state = quote(state.display().to_string()),
         addresses = addresses.join(", "),
+        link = proxy.map_or_else(String::new, |proxy| {
+            let proxy = quote(proxy.to_secret_url());
+            format!("\n# The way to the gateway where UDP does not get out.\n[link]\nproxy = {proxy}\n")
+        }),
         defaults = defaults.join(", "),
     )
 }
@@ -248,7 +263,7 @@ mod tests {
             "gw.example.com:7443".parse().unwrap(),
             "[2001:db8::1]:7443".parse().unwrap(),
         ];
-        let text = first_file(Path::new("/var/lib/tunnel \"edge\""), &gateways);
+        let text = first_file(Path::new("/var/lib/tunnel \"edge\""), &gateways, None);
         let config = parse(&text).unwrap();
         assert_eq!(config.gateways, gateways);
         assert_eq!(config.state, Path::new("/var/lib/tunnel \"edge\""));
@@ -268,6 +283,17 @@ mod tests {
     }
 
     #[test]
+    fn what_joining_writes_names_the_proxy_that_it_went_through() {
+        let proxy = "http://joe:p%40ss@p:3128".parse().unwrap();
+        let text = first_file(Path::new("/s"), &["gw:1".parse().unwrap()], Some(&proxy));
+        let config = parse(&text).unwrap();
+        assert_eq!(config.link_proxy, Some(ProxySetting::Through(proxy)));
+        // Whoever shows a configuration to somebody shows no password.
+        let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+        assert!(shown.contains("http://p:3128") && !shown.contains("ss@"), "{shown}");
+    }
+
+    #[test]
     fn services_of_ones_own_replace_the_defaults() {
         let config = parse(&format!(
             "{BASE}[[service]]\nname = \"web\"\ntarget = \"10.0.0.7:80\"\n"
@@ -279,7 +305,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\nproxy = \"socks5://p:1\"\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();

@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use tokio::time::timeout;
-use tunnel_carrier::{Carrier, Tunnel, quic};
+use tunnel_carrier::{Carrier, Dialer, Patience, Tunnel};
 use tunnel_identity::{UnixTime, tls::Alpn};
 use tunnel_model::{GatewayAddr, Reason, Refusal, SessionId};
 use tunnel_proto::Side;
@@ -26,13 +26,10 @@ pub(crate) struct Echo {
 }
 
 /// Opens a session, pings through it and closes it. Takes the place of a session of this node that runs.
-pub(crate) async fn echo(
-    identity: &Identity,
-    dialer: &quic::Dialer,
-    gateways: &[GatewayAddr],
-) -> Result<Echo, Refusal> {
-    let dialled = dialer.dial(gateways, identity.tls(Alpn::Tunnel)?).await;
-    let connection = dialled.map_err(|error| error.to_refusal())?;
+pub(crate) async fn echo(identity: &Identity, dialer: &Dialer, gateways: &[GatewayAddr]) -> Result<Echo, Refusal> {
+    let connection = dialer
+        .dial(gateways, &identity.tls(Alpn::Tunnel)?, Patience::default())
+        .await?;
     let config = session_config();
     let hello = hello(SessionId::random(&mut rand::rng()), 1);
     let carrier = Carrier::dial(connection.clone(), hello, config.patience).await?;

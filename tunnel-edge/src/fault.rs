@@ -34,6 +34,8 @@ pub(crate) fn load_error(error: LoadError) -> CliError {
 pub(crate) fn start_error(error: StartError) -> CliError {
     match error {
         StartError::Identity(error) => load_error(error),
+        StartError::Proxies(error) => CliError::new(Exit::Usage, "proxy-invalid", error.to_string())
+            .with_hint("correct it in the agent's environment, or set link.proxy in edge.toml, which counts instead"),
         StartError::Bind { .. } => CliError::new(Exit::Failure, "link-bind", error.to_string())
             .with_hint("set link.local_port to a port that is free, or leave it out"),
         StartError::Listen { .. } | StartError::Proxy { .. } => {

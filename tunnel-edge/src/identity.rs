@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::warn;
-use tunnel_carrier::{exchange, quic};
+use tunnel_carrier::{Connection, Dialer, Patience, exchange};
 use tunnel_identity::{
     Clock, ClusterRoot, Credential, Expiry, FileError, GatewayIdentity, IdentityError, NodeFiles, NodeIdentity,
     RenewRequest, Reply, Request, Serial, TimeFloor, UnixTime, Validity,
@@ -110,8 +110,8 @@ impl Identity {
 
     /// Takes the time that the gateway at the other end of the connection told. A time that cannot be is not believed,
     /// and no reason to end the connection.
-    pub async fn learn(&self, connection: &quinn::Connection, claimed: UnixTime) {
-        let learned = self.take_time(&quic::peer_chain(connection), claimed);
+    pub async fn learn(&self, connection: &Connection, claimed: UnixTime) {
+        let learned = self.take_time(&connection.peer_chain(), claimed);
         match learned {
             Ok(Some(time)) => {
                 let files = self.files.clone();
@@ -147,18 +147,17 @@ impl Identity {
 
     /// Gets the next certificate, over a connection of its own, and keeps it. Whatever cuts this short leaves a usable
     /// identity on disk.
-    pub async fn renew(&self, dialer: &quic::Dialer, gateways: &[GatewayAddr]) -> Result<Validity, Refusal> {
+    pub async fn renew(&self, dialer: &Dialer, gateways: &[GatewayAddr]) -> Result<Validity, Refusal> {
         let files = self.files.node();
         let key = blocking(move || files.begin()).await?;
         let request = RenewRequest::build(&key).map_err(|error| Refusal::new(Reason::Internal, error.to_string()))?;
         let question = Request::Renew(request).encode().map_err(|e| malformed(&e))?;
 
         let connection = dialer
-            .dial(gateways, self.tls(Alpn::Enrol)?)
-            .await
-            .map_err(|e| e.to_refusal())?;
+            .dial(gateways, &self.tls(Alpn::Enrol)?, Patience::default())
+            .await?;
         let answer = exchange::ask(&connection, &question).await;
-        quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
+        connection.close(&Refusal::new(Reason::Cancelled, "done"));
         let issued = match Reply::decode(&answer?).map_err(|e| malformed(&e))? {
             Reply::Issued(issued) => issued,
             Reply::Refused(refusal) => return Err(refusal),

@@ -6,16 +6,12 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant as StdInstant, SystemTime},
 };
 
 use tokio::time::Instant;
-use tunnel_carrier::{
-    exchange,
-    quic::{self, DialError, Dialer, Limits},
-};
+use tunnel_carrier::{Connection, Dialer, Patience, exchange, quic, tls::Proxy};
 use tunnel_daemon::{
     error::{CliError, Exit},
     file::{self, Mode},
@@ -32,6 +28,7 @@ use crate::{
     fault::{file_error, load_error, refused},
     host_name,
     identity::{Identity, time_floor},
+    proxies::{self, ProxySetting},
     stages::Stages,
 };
 
@@ -67,10 +64,18 @@ pub async fn join(plan: &Plan, say: impl FnMut(Stage)) -> Result<Joined, CliErro
     let mut stages = Stages::new(say);
 
     let gateways = plan.token.gateways();
-    let resolved = async { quic::resolve(gateways).await.map_err(|error| not_resolved(&error)) };
-    let addresses = stages.run("resolve", resolved, |found| list(found)).await?;
+    let written = Config::load(&plan.config).ok().and_then(|config| config.link_proxy);
+    let proxies = ProxySetting::proxies(written.as_ref())
+        .map_err(|error| CliError::new(Exit::Usage, "proxy-invalid", error.to_string()))?;
+    let proxy = gateways.iter().find_map(|gateway| proxies.of(gateway)).cloned();
+    let resolved = async {
+        proxies::resolve(gateways, &proxies)
+            .await
+            .map_err(|error| not_resolved(&error))
+    };
+    stages.run("resolve", resolved, String::clone).await?;
 
-    let dialer = Dialer::bind(0, Limits::edge()).map_err(|error| {
+    let dialer = Dialer::bind(0, proxies).map_err(|error| {
         let message = format!("there is no UDP socket to dial from: {error}");
         CliError::new(Exit::Failure, "join-connect", message)
     })?;
@@ -79,12 +84,11 @@ pub async fn join(plan: &Plan, say: impl FnMut(Stage)) -> Result<Joined, CliErro
         files: &files,
         floor: &floor,
         dialer: &dialer,
-        addresses: &addresses,
     };
     let connection = enrolment.connect(&mut stages).await?;
     let issued = enrolment.enrol(connection, &mut stages).await?;
 
-    write_config(plan)?;
+    write_config(plan, proxy.as_ref())?;
     let identity = Identity::load(&plan.state).map_err(load_error)?;
     let echoed = async {
         echo(&identity, &dialer, gateways)
@@ -134,17 +138,17 @@ struct Enrolment<'a> {
     files: &'a NodeFiles,
     floor: &'a TimeFloor,
     dialer: &'a Dialer,
-    addresses: &'a [SocketAddr],
 }
 
 impl Enrolment<'_> {
     /// The stages `connect` and `pin`: one handshake does both.
-    async fn connect(&self, stages: &mut Stages<impl FnMut(Stage)>) -> Result<quinn::Connection, CliError> {
+    async fn connect(&self, stages: &mut Stages<impl FnMut(Stage)>) -> Result<Connection, CliError> {
         let start = Instant::now();
         let dialled = self.dial().await;
         match dialled {
             Ok(connection) => {
-                stages.report("connect", start, Ok(connection.remote_address().to_string()));
+                let (there, by) = (connection.remote_address(), connection.kind());
+                stages.report("connect", start, Ok(format!("{there}, by {by}")));
                 stages.report(
                     "pin",
                     start,
@@ -152,51 +156,39 @@ impl Enrolment<'_> {
                 );
                 Ok(connection)
             }
-            Err(error) => match error
-                .refusals()
-                .find(|refusal| refusal.reason == Reason::Unauthenticated)
-            {
-                Some(refusal) => {
-                    let error = pin_failed(refusal);
-                    stages.report("connect", start, Ok("a gateway answers".to_owned()));
-                    stages.report("pin", start, Err(&error));
-                    Err(error)
-                }
-                None => {
-                    let error = not_connected(&error);
-                    stages.report("connect", start, Err(&error));
-                    Err(error)
-                }
-            },
+            Err(refusal) if refusal.reason == Reason::Unauthenticated => {
+                let error = pin_failed(&refusal);
+                stages.report("connect", start, Ok("a gateway answers".to_owned()));
+                stages.report("pin", start, Err(&error));
+                Err(error)
+            }
+            Err(refusal) => {
+                let error = not_connected(&refusal);
+                stages.report("connect", start, Err(&error));
+                Err(error)
+            }
         }
     }
 
-    async fn dial(&self) -> Result<quinn::Connection, DialError> {
-        let tls = tls::client_config_enrol(self.plan.token.pin(), self.floor).map_err(|error| {
-            let refusal = Refusal::new(Reason::Internal, format!("cannot set up TLS: {error}"));
-            DialError::Connect(
-                self.addresses
-                    .iter()
-                    .map(|&address| (address, refusal.clone()))
-                    .collect(),
-            )
-        })?;
-        self.dialer.dial_addresses(self.addresses, tls).await
+    async fn dial(&self) -> Result<Connection, Refusal> {
+        let tls = tls::client_config_enrol(self.plan.token.pin(), self.floor)
+            .map_err(|error| Refusal::new(Reason::Internal, format!("cannot set up TLS: {error}")))?;
+        let dialled = self
+            .dialer
+            .dial(self.plan.token.gateways(), &tls, Patience::default())
+            .await;
+        Ok(dialled?)
     }
 
     /// The stages `clock` and `enrol`: the answer to the one question brings both.
-    async fn enrol(
-        &self,
-        connection: quinn::Connection,
-        stages: &mut Stages<impl FnMut(Stage)>,
-    ) -> Result<Issued, CliError> {
+    async fn enrol(&self, connection: Connection, stages: &mut Stages<impl FnMut(Stage)>) -> Result<Issued, CliError> {
         let start = Instant::now();
         let (connection, issued) = self
             .ask(connection)
             .await
             .inspect_err(|error| stages.report("enrol", start, Err(error)))?;
-        let chain = quic::peer_chain(&connection);
-        quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
+        let chain = connection.peer_chain();
+        connection.close(&Refusal::new(Reason::Cancelled, "done"));
 
         let system = UnixTime::from(SystemTime::now());
         let (root, gateway) = GatewayIdentity::from_pinned_chain(&chain, &self.plan.token.pin(), self.floor)
@@ -227,14 +219,14 @@ impl Enrolment<'_> {
     }
 
     /// Asks for a certificate: under the name that was given, else under this machine's, else under the token's.
-    async fn ask(&self, connection: quinn::Connection) -> Result<(quinn::Connection, Issued), CliError> {
+    async fn ask(&self, connection: Connection) -> Result<(Connection, Issued), CliError> {
         let given = self.plan.name.clone();
         let wished = given.clone().or_else(|| node_name(&host_name()));
         let answer = self.ask_as(&connection, wished.clone()).await?;
         match answer {
             Reply::Issued(issued) => Ok((connection, issued)),
             Reply::Refused(refusal) if refusal.reason == Reason::Denied && given.is_none() && wished.is_some() => {
-                quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
+                connection.close(&Refusal::new(Reason::Cancelled, "done"));
                 let again = self.dial().await.map_err(|error| not_connected(&error))?;
                 match self.ask_as(&again, None).await? {
                     Reply::Issued(issued) => Ok((again, issued)),
@@ -245,8 +237,8 @@ impl Enrolment<'_> {
         }
     }
 
-    async fn ask_as(&self, connection: &quinn::Connection, name: Option<NodeName>) -> Result<Reply, CliError> {
-        let binding = quic::channel_binding(connection).map_err(|refusal| not_enrolled(&refusal))?;
+    async fn ask_as(&self, connection: &Connection, name: Option<NodeName>) -> Result<Reply, CliError> {
+        let binding = connection.channel_binding().map_err(|refusal| not_enrolled(&refusal))?;
         let key = self.files.node().begin().map_err(file_error)?;
         let internal = |error: &dyn std::error::Error| CliError::new(Exit::Failure, "join-enrol", error.to_string());
         let request = EnrolRequest::build(&self.plan.token, &binding, &key, name).map_err(|error| internal(&error))?;
@@ -258,13 +250,18 @@ impl Enrolment<'_> {
     }
 }
 
-/// Writes the configuration unless it is there.
-fn write_config(plan: &Plan) -> Result<(), CliError> {
+/// Writes the configuration unless it is there. The agent goes through the proxy that joining went through: a service has
+/// another environment than whoever sets it up.
+fn write_config(plan: &Plan, proxy: Option<&Proxy>) -> Result<(), CliError> {
     if plan.config.exists() {
         return Ok(());
     }
-    let text = config::first_file(&absolute(plan), plan.token.gateways());
-    file::write_new(&plan.config, text.as_bytes(), Mode::Public).map_err(|error| config_failed(plan, &error))
+    let text = config::first_file(&absolute(plan), plan.token.gateways(), proxy);
+    let mode = match proxy {
+        Some(proxy) if proxy.has_credentials() => Mode::Private,
+        _ => Mode::Public,
+    };
+    file::write_new(&plan.config, text.as_bytes(), mode).map_err(|error| config_failed(plan, &error))
 }
 
 fn absolute(plan: &Plan) -> PathBuf {
@@ -282,11 +279,6 @@ fn node_name(host: &str) -> Option<NodeName> {
     clean.trim_matches('-').parse().ok()
 }
 
-fn list(addresses: &[SocketAddr]) -> String {
-    let all: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-    all.join(", ")
-}
-
 fn difference(system: UnixTime, gateway: UnixTime) -> String {
     let (behind, ahead) = (gateway.since(system).as_secs(), system.since(gateway).as_secs());
     match (behind, ahead) {
@@ -296,14 +288,14 @@ fn difference(system: UnixTime, gateway: UnixTime) -> String {
     }
 }
 
-fn not_resolved(error: &DialError) -> CliError {
+fn not_resolved(error: &quic::DialError) -> CliError {
     CliError::new(Exit::Failure, "join-resolve", error.to_string())
         .with_hint("does this machine have a working DNS server? the token names the gateway")
 }
 
-fn not_connected(error: &DialError) -> CliError {
-    CliError::new(Exit::Failure, "join-connect", error.to_string())
-        .with_hint("does the gateway run, and does UDP to its port pass the firewalls in between?")
+fn not_connected(error: &Refusal) -> CliError {
+    CliError::new(Exit::Failure, "join-connect", error.message.clone())
+        .with_hint("does the gateway run, and does its port pass the firewalls in between, by UDP or at least by TCP?")
 }
 
 fn pin_failed(refusal: &Refusal) -> CliError {

@@ -18,6 +18,7 @@ pub mod join;
 pub mod journal;
 pub mod metrics;
 pub mod outbound;
+pub mod proxies;
 pub mod reload;
 mod stages;
 pub mod targets;

@@ -8,6 +8,7 @@
 //! end of file means that the peer said so. A stream whose session is over ends in an error, never in an end of file.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod dial;
 pub mod exchange;
 mod link;
 pub mod quic;
@@ -15,7 +16,8 @@ mod relay;
 mod session;
 pub mod tls;
 
-pub use link::Connection;
+pub use dial::{DialError, Dialer, Patience};
+pub use link::{CarrierKind, Connection};
 pub use relay::{Relayed, relay, relay_until};
 pub use session::{
     Answer, Arriving, Carrier, Driver, Flow, FlowSender, Incoming, Meter, Notice, Opened, Rejected, Stream, Tunnel,

@@ -1,6 +1,7 @@
 //! What carries a session, whatever its kind: one connection, its streams, and what their errors mean.
 
 use std::{
+    fmt,
     net::SocketAddr,
     pin::pin,
     task::{Context, Poll},
@@ -8,28 +9,55 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
 use tokio::io::ReadBuf;
+use tunnel_identity::ChannelBinding;
 use tunnel_model::{Reason, Refusal};
 
-use crate::quic::{self, code, reason};
+use crate::{
+    quic::{self, code, reason},
+    tls,
+};
 
 /// An authenticated connection. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub enum Connection {
     /// QUIC, over UDP.
     Quic(quinn::Connection),
+    /// TLS, over TCP.
+    Tls(tls::Connection),
+}
+
+/// What a session goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CarrierKind {
+    /// QUIC, over UDP.
+    Quic,
+    /// TLS, over TCP: the second best way.
+    Tls,
+}
+
+impl fmt::Display for CarrierKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Tls => "tls",
+        })
+    }
 }
 
 /// The sending direction of a connection's stream. Dropping it proves nothing to the peer.
 #[derive(Debug)]
 pub(crate) enum SendStream {
     Quic(quinn::SendStream),
+    Tls(tls::SendStream),
 }
 
 /// The receiving direction.
 #[derive(Debug)]
 pub(crate) enum RecvStream {
     Quic(quinn::RecvStream),
+    Tls(tls::RecvStream),
 }
 
 /// A stream of the connection is of no more use.
@@ -66,6 +94,12 @@ impl From<quinn::Connection> for Connection {
     }
 }
 
+impl From<tls::Connection> for Connection {
+    fn from(connection: tls::Connection) -> Self {
+        Self::Tls(connection)
+    }
+}
+
 impl Connection {
     /// Opens a stream, waiting until the peer allows one more.
     pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), Refusal> {
@@ -74,6 +108,10 @@ impl Connection {
                 Ok((send, recv)) => Ok((SendStream::Quic(send), RecvStream::Quic(recv))),
                 Err(error) => Err(quic::refusal_of(&error)),
             },
+            Self::Tls(connection) => {
+                let (send, recv) = connection.open_bi().await?;
+                Ok((SendStream::Tls(send), RecvStream::Tls(recv)))
+            }
         }
     }
 
@@ -84,6 +122,10 @@ impl Connection {
                 Ok((send, recv)) => Ok((SendStream::Quic(send), RecvStream::Quic(recv))),
                 Err(error) => Err(quic::refusal_of(&error)),
             },
+            Self::Tls(connection) => {
+                let (send, recv) = connection.accept_bi().await?;
+                Ok((SendStream::Tls(send), RecvStream::Tls(recv)))
+            }
         }
     }
 
@@ -91,6 +133,7 @@ impl Connection {
     pub fn close(&self, refusal: &Refusal) {
         match self {
             Self::Quic(connection) => quic::close(connection, refusal),
+            Self::Tls(connection) => connection.close(refusal),
         }
     }
 
@@ -98,6 +141,31 @@ impl Connection {
     pub(crate) fn close_reason(&self) -> Option<Refusal> {
         match self {
             Self::Quic(connection) => connection.close_reason().map(|error| quic::refusal_of(&error)),
+            Self::Tls(connection) => connection.close_reason(),
+        }
+    }
+
+    /// The certificate chain that the peer showed, leaf first; empty if it showed none.
+    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
+        match self {
+            Self::Quic(connection) => quic::peer_chain(connection),
+            Self::Tls(connection) => connection.peer_chain().to_vec(),
+        }
+    }
+
+    /// What binds an enrolment to this connection.
+    pub fn channel_binding(&self) -> Result<ChannelBinding, Refusal> {
+        match self {
+            Self::Quic(connection) => quic::channel_binding(connection),
+            Self::Tls(connection) => Ok(connection.channel_binding()),
+        }
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> CarrierKind {
+        match self {
+            Self::Quic(_) => CarrierKind::Quic,
+            Self::Tls(_) => CarrierKind::Tls,
         }
     }
 
@@ -105,6 +173,7 @@ impl Connection {
     pub fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(connection) => connection.remote_address(),
+            Self::Tls(connection) => connection.remote_address(),
         }
     }
 
@@ -120,6 +189,16 @@ impl Connection {
                     mtu: stats.path.current_mtu,
                 }
             }
+            Self::Tls(connection) => {
+                let stats = connection.stats();
+                Stats {
+                    rtt: connection.rtt().unwrap_or_default(),
+                    sent_bytes: stats.sent_bytes,
+                    received_bytes: stats.received_bytes,
+                    lost_packets: stats.retransmitted.unwrap_or_default(),
+                    mtu: 0,
+                }
+            }
         }
     }
 
@@ -131,6 +210,8 @@ impl Connection {
                 | quinn::SendDatagramError::Disabled
                 | quinn::SendDatagramError::ConnectionLost(_) => NoDatagram::None,
             }),
+            // A packet that waits behind a stream's is late, and one that is lost delays all others.
+            Self::Tls(_) => Err(NoDatagram::None),
         }
     }
 
@@ -138,6 +219,7 @@ impl Connection {
     pub(crate) async fn read_datagram(&self) -> Option<Bytes> {
         match self {
             Self::Quic(connection) => connection.read_datagram().await.ok(),
+            Self::Tls(_) => None,
         }
     }
 }
@@ -148,6 +230,7 @@ impl SendStream {
         match self {
             // It is new, so its priority can be set.
             Self::Quic(stream) => drop(stream.set_priority(priority)),
+            Self::Tls(stream) => stream.set_priority(priority),
         }
     }
 
@@ -162,6 +245,9 @@ impl SendStream {
             Self::Quic(stream) => pin!(stream.write_chunks(chunks))
                 .poll(cx)
                 .map(|written| written.map(|written| written.bytes).map_err(write_failed)),
+            Self::Tls(stream) => pin!(stream.write_chunks(chunks))
+                .poll(cx)
+                .map(|written| written.map(|written| written.bytes).map_err(tls_write_failed)),
         }
     }
 
@@ -179,6 +265,15 @@ impl SendStream {
         match self {
             // One that was reset, or is finished already, cannot be.
             Self::Quic(stream) => drop(stream.finish()),
+            Self::Tls(stream) => drop(stream.finish()),
+        }
+    }
+
+    /// Waits until the peer has all of it, or wants no more.
+    pub(crate) async fn stopped(&mut self) {
+        match self {
+            Self::Quic(stream) => drop(stream.stopped().await),
+            Self::Tls(stream) => drop(stream.stopped().await),
         }
     }
 
@@ -186,6 +281,7 @@ impl SendStream {
     pub(crate) fn reset(&mut self, why: Reason) {
         match self {
             Self::Quic(stream) => drop(stream.reset(code(why))),
+            Self::Tls(stream) => stream.reset(why),
         }
     }
 }
@@ -199,6 +295,7 @@ impl RecvStream {
     ) -> Poll<Result<(), StreamError>> {
         match self {
             Self::Quic(stream) => stream.poll_read_buf(cx, buf).map_err(read_failed),
+            Self::Tls(stream) => stream.poll_read_buf(cx, buf).map_err(tls_read_failed),
         }
     }
 
@@ -210,6 +307,7 @@ impl RecvStream {
     ) -> Poll<Result<Option<usize>, StreamError>> {
         match self {
             Self::Quic(stream) => pin!(stream.read_chunks(chunks)).poll(cx).map_err(read_failed),
+            Self::Tls(stream) => stream.poll_read_chunks(cx, chunks).map_err(tls_read_failed),
         }
     }
 
@@ -220,6 +318,7 @@ impl RecvStream {
                 Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
                 Err(error) => Err(read_failed(error)),
             },
+            Self::Tls(stream) => stream.read_chunk(most).await.map_err(tls_read_failed),
         }
     }
 
@@ -227,6 +326,7 @@ impl RecvStream {
     pub(crate) fn stop(&mut self, why: Reason) {
         match self {
             Self::Quic(stream) => drop(stream.stop(code(why))),
+            Self::Tls(stream) => stream.stop(why),
         }
     }
 }
@@ -250,6 +350,24 @@ fn write_failed(error: quinn::WriteError) -> StreamError {
     }
 }
 
+fn tls_read_failed(error: tls::ReadError) -> StreamError {
+    match error {
+        tls::ReadError::Reset(why) => broken_for(why),
+        tls::ReadError::ConnectionLost(_) | tls::ReadError::ClosedStream => StreamError::Lost,
+    }
+}
+
+fn tls_write_failed(error: tls::WriteError) -> StreamError {
+    match error {
+        tls::WriteError::Stopped(why) => broken_for(why),
+        tls::WriteError::ConnectionLost(_) | tls::WriteError::ClosedStream => StreamError::Lost,
+    }
+}
+
 fn by_peer(code: quinn::VarInt) -> StreamError {
-    StreamError::Broken(Refusal::new(reason(code), "the other end broke the stream"))
+    broken_for(reason(code))
+}
+
+fn broken_for(why: Reason) -> StreamError {
+    StreamError::Broken(Refusal::new(why, "the other end broke the stream"))
 }

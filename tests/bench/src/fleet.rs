@@ -250,7 +250,7 @@ pub(crate) async fn member(dialer: &Dialer, token: &JoinToken) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("no exporter"))?;
     let key = PrivateKey::generate()?;
     let request = EnrolRequest::build(token, &ChannelBinding::new(exporter), &key, None)?;
-    let answer = exchange::ask(&connection, &Request::Enrol(request).encode()?).await?;
+    let answer = exchange::ask(&connection.clone().into(), &Request::Enrol(request).encode()?).await?;
     let issued = match Reply::decode(&answer)? {
         Reply::Issued(issued) => issued,
         Reply::Refused(refusal) => return Err(refusal.into()),

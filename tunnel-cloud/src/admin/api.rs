@@ -101,6 +101,9 @@ pub struct NodeView {
     pub since: String,
     /// Why it is offline; nothing if it is online or has never connected.
     pub reason: Option<String>,
+    /// While it is online: what its session goes over, `quic`, or `tls` where UDP does not get through.
+    #[serde(default)]
+    pub carrier: Option<String>,
     /// When it was revoked, if it was.
     pub revoked_at: Option<String>,
     /// What the operator says about it.

@@ -24,6 +24,7 @@ use axum::{
     Router, middleware,
     routing::{delete, get, patch, post},
 };
+use tunnel_carrier::CarrierKind;
 use tunnel_daemon::error::{CliError, Exit};
 use tunnel_model::{NodeId, Reason, Refusal};
 
@@ -37,6 +38,9 @@ pub use forwards::OpenForward;
 pub trait Sessions: Send + Sync + 'static {
     /// Measures a round trip to the agent of a node, through the tunnel.
     async fn ping(&self, node: NodeId) -> Result<Duration, Refusal>;
+
+    /// What the session of a node goes over, if it has one that is connected.
+    fn carrier(&self, node: NodeId) -> Option<CarrierKind>;
 
     /// Ends the session of a node, if it has one, and tells it why. Does not wait for the end.
     fn disconnect(&self, node: NodeId, why: Reason);

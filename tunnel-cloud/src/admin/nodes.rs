@@ -29,7 +29,13 @@ const ALIKE: f64 = 0.8;
 
 pub(super) async fn list(State(app): State<AppState>) -> Json<NodeList> {
     Json(NodeList {
-        nodes: app.state.directory.list().into_iter().map(view).collect(),
+        nodes: app
+            .state
+            .directory
+            .list()
+            .into_iter()
+            .map(|node| view(&app, node))
+            .collect(),
     })
 }
 
@@ -37,7 +43,7 @@ pub(super) async fn show(State(app): State<AppState>, Path(name): Path<String>) 
     let node = find(&app.state.directory, &name)?;
     let certificates = app.state.store.certificates(node.record.id).await?;
     Ok(Json(NodeDetail {
-        node: view(node),
+        node: view(&app, node),
         certificates: certificates
             .into_iter()
             .map(|certificate| CertificateView {
@@ -140,18 +146,23 @@ fn unknown(directory: &LiveDirectory, name: &str) -> ApiError {
     .into()
 }
 
-fn view(node: Node) -> NodeView {
+fn view(app: &AppState, node: Node) -> NodeView {
     let (state, since, why) = match node.record.state {
         NodeState::Online { since } => (Connection::Online, since, None),
         NodeState::Offline { since, why } => (Connection::Offline, since, why),
     };
     let time = |seconds| UnixTime::from_secs(seconds).to_string();
+    let carrier = app
+        .sessions
+        .as_ref()
+        .and_then(|sessions| sessions.carrier(node.record.id));
     NodeView {
         name: node.record.name,
         id: node.record.id,
         state,
         since: time(since),
         reason: why.map(|why| why.to_string()),
+        carrier: carrier.map(|kind| kind.to_string()),
         revoked_at: node.revoked_at.map(time),
         labels: node.record.labels,
         services: node.record.services,

@@ -329,6 +329,10 @@ impl Sessions for Notes {
         Ok(Duration::from_micros(12_500))
     }
 
+    fn carrier(&self, _: NodeId) -> Option<CarrierKind> {
+        Some(CarrierKind::Quic)
+    }
+
     fn disconnect(&self, node: NodeId, why: Reason) {
         self.cut.lock().unwrap().push((node, why));
     }

@@ -81,6 +81,7 @@ fn detail(detail: &NodeDetail) -> Table {
         .row(["state", state(node)])
         .row(["since", &node.since])
         .row(["reason", node.reason.as_deref().unwrap_or("")])
+        .row(["carrier", node.carrier.as_deref().unwrap_or("")])
         .row(["labels", &node.labels.to_string()])
         .row(["agent", &node.agent_version])
         .row(["joined", &node.enrolled_at])

@@ -10,7 +10,6 @@ use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tracing::warn;
-use tunnel_carrier::quic::{self, Server};
 use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     admin::{self as admin_socket, AdminListener},
@@ -66,7 +65,7 @@ pub async fn start(config: Config, tasks: &Tasks) -> Result<Running, CliError> {
     let proxy_tls = Tls::new(&credential, &root).map_err(unusable)?;
 
     let reset_key = credential.key().derive(b"tunnel quic stateless reset v1");
-    let edges = Server::bind(config.listen.public, tls, &reset_key, &quic::Limits::gateway())
+    let edges = tunnel::Doors::bind(config.listen.public, &tls, &reset_key)
         .map_err(|e| cannot_listen("listen.public", config.listen.public, &e))?;
     let proxy = tunnel_ingress::listen(config.listen.proxy)
         .map_err(|error| cannot_listen("listen.proxy", config.listen.proxy, &error))?;

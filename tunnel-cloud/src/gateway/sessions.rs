@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tunnel_carrier::CarrierKind;
 use tunnel_daemon::error::CliError;
 use tunnel_identity::UnixTime;
 use tunnel_model::{NodeId, Reason, Refusal};
@@ -44,6 +45,10 @@ impl Sessions for LiveSessions {
             Some(tunnel) => tunnel.ping().await,
             None => Err(Refusal::new(Reason::NodeOffline, "the node has no session")),
         }
+    }
+
+    fn carrier(&self, node: NodeId) -> Option<CarrierKind> {
+        self.registry.get(node)?.status().map(|status| status.carrier)
     }
 
     fn disconnect(&self, node: NodeId, why: Reason) {

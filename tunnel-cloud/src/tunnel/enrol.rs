@@ -2,17 +2,14 @@
 
 use rand::RngExt;
 use tracing::{debug, info, warn};
-use tunnel_carrier::{
-    exchange,
-    quic::{self, Accepted},
-};
+use tunnel_carrier::exchange;
 use tunnel_identity::{
-    ChannelBinding, EXPORTER_LABEL, EnrolRequest, Expiry, Issued, NodeIdentity, PublicKey, RENEWABLE_FOR, RenewRequest,
-    Reply, Request, UnixTime, verify_enrol,
+    EnrolRequest, Expiry, Issued, NodeIdentity, PublicKey, RENEWABLE_FOR, RenewRequest, Reply, Request, UnixTime,
+    verify_enrol,
 };
 use tunnel_model::{NodeId, NodeName, Reason, Refusal};
 
-use super::{Context, now};
+use super::{Arrived, Context, now};
 use crate::{
     audit::{
         Refused,
@@ -22,13 +19,13 @@ use crate::{
 };
 
 /// Answers the one request of a connection.
-pub(super) async fn answer(context: &Context, accepted: &Accepted) {
+pub(super) async fn answer(context: &Context, accepted: &Arrived) {
     let connection = &accepted.connection;
     let from = connection.remote_address();
     let (question, answering) = match exchange::question(connection).await {
         Ok(asked) => asked,
         Err(refusal) => {
-            quic::close(connection, &refusal);
+            connection.close(&refusal);
             return;
         }
     };
@@ -69,24 +66,19 @@ pub(super) async fn answer(context: &Context, accepted: &Accepted) {
     match reply.encode() {
         // Whether the edge still hears it is its own affair: what it got is recorded.
         Ok(bytes) => drop(answering.answer(&bytes).await),
-        Err(error) => quic::close(connection, &Refusal::new(Reason::Internal, error.to_string())),
+        Err(error) => connection.close(&Refusal::new(Reason::Internal, error.to_string())),
     }
 }
 
 /// Checks the token's proof, makes the certificate, and spends the token durably before the certificate leaves.
-async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -> Result<Issued, Refusal> {
+async fn enrol(context: &Context, accepted: &Arrived, request: &EnrolRequest) -> Result<Issued, Refusal> {
     let now = now();
-    let mut exporter = [0; 32];
-    accepted
-        .connection
-        .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
-        .map_err(|_| internal("the connection gives no exporter"))?;
+    let binding = accepted.connection.channel_binding()?;
     // B12: whatever is wrong with a token, its holder has waited for the same: one read by the id, the check of the new
     // key and one MAC, which is computed even where nothing was found, and nothing is signed or written before all of that
     // is good. The id is no secret; that a row is read where one is there says nothing of the secret beside it.
     let token = context.store.token(request.token()).await.map_err(store_failed)?;
     let grant = token.map(|token| token.grant());
-    let binding = ChannelBinding::new(exporter);
     let verified = verify_enrol(request, grant.as_ref(), &binding, now).map_err(|e| e.to_refusal())?;
 
     let id = NodeId::random(&mut rand::rng());
@@ -133,7 +125,7 @@ async fn enrol(context: &Context, accepted: &Accepted, request: &EnrolRequest) -
 }
 
 /// A node that shows its certificate, expired or not, gets the next one.
-async fn renew(context: &Context, accepted: &Accepted, request: &RenewRequest) -> Result<Issued, Refusal> {
+async fn renew(context: &Context, accepted: &Arrived, request: &RenewRequest) -> Result<Issued, Refusal> {
     let now = now();
     let gone = |node, _: &_| context.directory.is_revoked(node);
     let identity = NodeIdentity::from_chain(

@@ -17,15 +17,48 @@ mod session;
 
 use std::{sync::Arc, time::SystemTime};
 
+use rustls_pki_types::CertificateDer;
+use tunnel_carrier::{
+    Connection,
+    quic::{self, Purpose},
+    tls,
+};
 use tunnel_daemon::{memory::MemoryGuard, shutdown::Tasks};
 use tunnel_identity::{Authority, ClusterRoot, UnixTime};
 
-pub use listener::serve;
+pub use listener::{Doors, serve};
 pub use metrics::TunnelMetrics;
 pub use registry::Registry;
 pub(crate) use session::revoked;
 
 use crate::{audit::Audit, config::RawLimits, dial::Gateway, directory::LiveDirectory, store::Store};
+
+/// A connection of an edge whose handshake is through, of either kind. Who it is, is still to be found out.
+struct Arrived {
+    connection: Connection,
+    purpose: Purpose,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl From<quic::Accepted> for Arrived {
+    fn from(accepted: quic::Accepted) -> Self {
+        Self {
+            connection: accepted.connection.into(),
+            purpose: accepted.purpose,
+            chain: accepted.chain,
+        }
+    }
+}
+
+impl From<tls::Accepted> for Arrived {
+    fn from(accepted: tls::Accepted) -> Self {
+        Self {
+            connection: accepted.connection.into(),
+            purpose: accepted.purpose,
+            chain: accepted.chain,
+        }
+    }
+}
 
 /// What the edges' side of a gateway works with.
 pub struct Context {

@@ -5,16 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tunnel_carrier::{
-    Arriving, Carrier, Incoming, Notice, Opened, Tunnel,
-    quic::{self, Accepted},
-};
+use tunnel_carrier::{Arriving, Carrier, Incoming, Notice, Opened, Tunnel};
 use tunnel_identity::{Expiry, IdentityError, NodeIdentity};
 use tunnel_model::{LinkLoss, NodeRecord, Reason, Refusal};
 use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
-    Context, now,
+    Arrived, Context, now,
     outbound::{self, Opener},
     registry::Live,
 };
@@ -32,7 +29,7 @@ const KEEPALIVE: Duration = Duration::from_secs(45);
 const MAX_NEXT: usize = 2;
 
 /// Admits a node, and has its session begin, or go on, over this connection.
-pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: CancellationToken) {
+pub(super) async fn run(context: Arc<Context>, accepted: Arrived, cutting: CancellationToken) {
     let from = accepted.connection.remote_address();
     let record = match who(&context, &accepted) {
         Ok(record) => record,
@@ -44,7 +41,7 @@ pub(super) async fn run(context: Arc<Context>, accepted: Accepted, cutting: Canc
                 why: Why::from(&refusal),
             };
             context.audit.refusal(Refused::Node, &event);
-            quic::close(&accepted.connection, &refusal);
+            accepted.connection.close(&refusal);
             return;
         }
     };
@@ -230,7 +227,7 @@ impl Session {
     }
 }
 
-fn who(context: &Context, accepted: &Accepted) -> Result<NodeRecord, Refusal> {
+fn who(context: &Context, accepted: &Arrived) -> Result<NodeRecord, Refusal> {
     let gone = |node, _: &_| context.directory.is_revoked(node);
     let identity = NodeIdentity::from_chain(&accepted.chain, context.root(), now(), Expiry::Full, &gone)
         .map_err(|error| certificate_refused(&error))?;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
-use tunnel_carrier::Tunnel;
+use tunnel_carrier::{CarrierKind, Tunnel};
 use tunnel_model::{LossCause, Reason, Refusal};
 
 use super::{Shared, network::Network, session::PATIENCE, silence::SHORTEST};
@@ -21,7 +21,7 @@ const MIGRATION: Duration = Duration::from_secs(2);
 /// A question and what belongs to it have been sent and acknowledged by then.
 const ASKED: Duration = Duration::from_secs(2);
 /// More than the end of a round takes, in bytes both ways; what moved more was no silence.
-const SILENT: u64 = 600;
+pub(super) const SILENT: u64 = 600;
 
 /// The carrier is to be given up.
 pub(super) struct Dead {
@@ -42,7 +42,7 @@ pub(super) async fn keep_healthy(
     let Some(status) = tunnel.status() else {
         return std::future::pending().await;
     };
-    let gateway = status.remote;
+    let (gateway, kind) = (status.remote, status.carrier);
     network.settle_on(gateway);
     loop {
         match timeout(PATIENCE, tunnel.ping()).await {
@@ -70,9 +70,11 @@ pub(super) async fn keep_healthy(
             }
         }
         tokio::select! {
-            () = silences(shared, tunnel, network.source()) => {}
+            () = silences(shared, tunnel, network.source()), if kind == CarrierKind::Quic => {}
+            // What NATs do with TCP is another matter: they keep it for longer than the gateway would wait.
+            () = sleep(SHORTEST), if kind == CarrierKind::Tls => {}
             () = network.moved(gateway) => {
-                if let Err(refusal) = migrate(shared, tunnel, gateway).await {
+                if let Err(refusal) = migrate(shared, tunnel, gateway, kind).await {
                     return Dead { refusal, cause: LossCause::AddressChange };
                 }
             }
@@ -134,23 +136,28 @@ fn bytes(tunnel: &Tunnel) -> u64 {
         .map_or(0, |status| status.sent_bytes + status.received_bytes)
 }
 
-fn noted(result: std::io::Result<()>) {
+pub(super) fn noted(result: std::io::Result<()>) {
     if let Err(error) = result {
         debug!(%error, "what was learned of this network is not kept");
     }
 }
 
 /// Makes the session go on from another local address. The socket is bound to none, so that its next packet leaves from
-/// the new one and QUIC migrates; where the old socket is stuck, a new one takes its place under the connection.
-async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr) -> Result<(), Refusal> {
+/// the new one and QUIC migrates; where the old socket is stuck, a new one takes its place under the connection. TCP does not
+/// go from one address to another; but the address may be there still.
+async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr, kind: CarrierKind) -> Result<(), Refusal> {
     info!(%gateway, "the local network changed");
     if let Ok(answer) = timeout(MIGRATION, tunnel.ping()).await {
         return answer.map(drop);
     }
-    debug!("no answer from the new network, taking a new socket");
     let lost = |message: String| Refusal::new(Reason::CarrierLost, message);
+    if kind == CarrierKind::Tls {
+        return Err(lost("the network changed under a connection over TCP".to_owned()));
+    }
+    debug!("no answer from the new network, taking a new socket");
     shared
         .dialer
+        .quic()
         .rebind()
         .map_err(|error| lost(format!("the network changed and there is no new socket: {error}")))?;
     match timeout(PATIENCE, tunnel.ping()).await {

@@ -5,11 +5,13 @@
 //! agent was started in, so that several agents can live in one process.
 
 mod dial;
+mod fallback;
 mod flows;
 mod health;
 mod network;
 mod renewal;
 mod retry;
+mod serve;
 mod session;
 mod settings;
 mod silence;
@@ -29,10 +31,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tunnel_carrier::{
-    Tunnel,
-    quic::{self, Dialer, Limits},
-};
+use tunnel_carrier::{Dialer, Tunnel, quic, tls::ProxiesError};
 use tunnel_daemon::{
     accept::AcceptMetrics,
     metrics::Metrics,
@@ -61,6 +60,7 @@ use crate::{
     journal::{Journal, Moved},
     metrics::EdgeMetrics,
     outbound::{self, RemoteService, proxy},
+    proxies::ProxySetting,
 };
 
 /// How long a ping that somebody asked for may take.
@@ -76,6 +76,9 @@ pub enum StartError {
     /// The identity cannot be used.
     #[error(transparent)]
     Identity(#[from] LoadError),
+    /// The environment names a proxy that cannot be used.
+    #[error(transparent)]
+    Proxies(#[from] ProxiesError),
     /// There is no socket to dial from.
     #[error("cannot bind UDP port {port}: {source}")]
     Bind {
@@ -174,7 +177,8 @@ impl Agent {
 
     pub(crate) fn start_with(config: &Config, identity: Identity, home: Home) -> Result<Self, StartError> {
         let port = config.local_port;
-        let dialer = Dialer::bind(port, Limits::edge()).map_err(|source| StartError::Bind { port, source })?;
+        let proxies = ProxySetting::proxies(config.link_proxy.as_ref())?;
+        let dialer = Dialer::bind(port, proxies).map_err(|source| StartError::Bind { port, source })?;
         let bind = |listener: &Listener| {
             outbound::bind(listener, &home.accepts).map_err(|source| StartError::Listen {
                 address: listener.listen,

@@ -1,4 +1,5 @@
-//! How long the link may be silent: learned for each network, from what comes in after a silence.
+//! How long the link may be silent: learned for each network, from what comes in after a silence. And whether UDP gets
+//! through at all.
 //!
 //! Each round the gateway is asked to answer after an interval. If the answer comes, the way in has stayed open for that long
 //! and the next interval may be longer; if not, and the gateway answers at once when asked anew, the NAT had forgotten us.
@@ -38,6 +39,9 @@ pub(super) struct Learned {
     fails_s: Option<u64>,
     #[serde(default)]
     failed_at: u64,
+    /// The last time, UDP did not get through and TLS did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    blocked: bool,
     /// When it was last learned from.
     used_at: u64,
 }
@@ -48,8 +52,14 @@ impl Learned {
             holds_s: 0,
             fails_s: None,
             failed_at: 0,
+            blocked: false,
             used_at: now.secs(),
         }
+    }
+
+    /// Whether UDP did not get through, the last time.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// How long the next silence is to be.
@@ -119,6 +129,15 @@ impl Networks {
         self.learn(source, now, |learned| learned.failed(silence, now))
     }
 
+    pub(super) fn blocked(&mut self, source: Option<IpAddr>, blocked: bool, now: UnixTime) -> io::Result<()> {
+        if self.get(source, now).blocked == blocked {
+            return Ok(());
+        }
+        self.learn(source, now, |learned| {
+            (learned.blocked, learned.used_at) = (blocked, now.secs())
+        })
+    }
+
     /// Written is what has changed but for the time, so that an edge that has learned all writes nothing.
     fn learn(&mut self, source: Option<IpAddr>, now: UnixTime, learn: impl FnOnce(&mut Learned)) -> io::Result<()> {
         let before = self.known.get(&key(source)).copied();
@@ -131,7 +150,7 @@ impl Networks {
             let oldest = oldest.0.clone();
             self.known.remove(&oldest);
         }
-        let what = |learned: Learned| (learned.holds_s, learned.fails_s);
+        let what = |learned: Learned| (learned.holds_s, learned.fails_s, learned.blocked);
         if before.map(what) == Some(what(learned)) {
             return Ok(());
         }
@@ -202,6 +221,12 @@ mod tests {
         networks.failed(source(2), SHORTEST, NOW).unwrap();
         networks.held(None, SHORTEST, NOW).unwrap();
         let mut networks = Networks::open(dir.path());
+        networks.blocked(source(2), true, NOW).unwrap();
+        let networks_now = Networks::open(dir.path());
+        assert_eq!(
+            [1, 2].map(|n| networks_now.get(source(n), NOW).is_blocked()),
+            [false, true]
+        );
         let interval = |networks: &Networks, n| networks.get(source(n), NOW).interval().as_secs();
         assert_eq!([1, 2, 3].map(|n| interval(&networks, n)), [50, 25, 25]);
         for n in 3..=255 {

@@ -45,15 +45,18 @@ pub struct Status {
 /// The link to the gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Link {
+    /// What it goes over: `quic`, or `tls` where UDP does not get through.
+    #[serde(default)]
+    pub carrier: String,
     /// The round trip, in milliseconds.
     pub rtt_ms: f64,
-    /// The largest UDP payload that the path carries, in bytes.
+    /// The largest UDP payload that the path carries, in bytes; 0 on TLS.
     pub mtu: u16,
     /// Streams that are open.
     pub streams: usize,
-    /// Bytes of UDP payload sent.
+    /// Bytes of UDP or TCP payload sent.
     pub sent_bytes: u64,
-    /// Bytes of UDP payload received.
+    /// Bytes of UDP or TCP payload received.
     pub received_bytes: u64,
     /// Packets that were lost on the way to the gateway.
     pub lost_packets: u64,
@@ -65,6 +68,7 @@ impl Status {
         let settings = Arc::clone(&shared.settings.borrow());
         let status = state.tunnel.as_ref().and_then(Tunnel::status);
         let link = status.map(|status| Link {
+            carrier: status.carrier.to_string(),
             rtt_ms: status.rtt.as_secs_f64() * 1000.0,
             mtu: status.mtu,
             streams: status.streams,

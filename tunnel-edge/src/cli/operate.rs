@@ -158,8 +158,11 @@ fn status_table(status: &Status) -> Table {
         row("because", message);
     }
     if let Some(link) = &status.link {
+        row("carrier", &link.carrier);
         row("round trip", &format!("{:.1} ms", link.rtt_ms));
-        row("mtu", &link.mtu.to_string());
+        if link.mtu > 0 {
+            row("mtu", &link.mtu.to_string());
+        }
         row("streams", &link.streams.to_string());
         row("sent", &format!("{} bytes", link.sent_bytes));
         row("received", &format!("{} bytes", link.received_bytes));

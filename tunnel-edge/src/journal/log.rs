@@ -146,8 +146,8 @@ impl Log {
     pub(super) fn end(&mut self, forgotten: bool, lasted: Option<Duration>, now_ms: u64) -> Option<(LossCause, Line)> {
         let loss = self.lost.as_ref()?;
         let by_clock = Duration::from_millis(now_ms.saturating_sub(loss.begun_millis));
-        // It was silent because it was gone, and another process answers in its place.
-        let restarted = forgotten && loss.cause == LossCause::Timeout;
+        // It was silent, or the connection broke, because it was gone, and another process answers in its place.
+        let restarted = forgotten && matches!(loss.cause, LossCause::Timeout | LossCause::Other);
         let ended = LinkLoss {
             cause: if restarted {
                 LossCause::GatewayRestart

@@ -34,6 +34,7 @@ impl Change {
             restart: differ(&[
                 ("state", old.state == new.state),
                 ("link.local_port", old.local_port == new.local_port),
+                ("link.proxy", old.link_proxy == new.link_proxy),
                 ("listen.metrics", old.metrics == new.metrics),
                 ("listen", old.listeners == new.listeners),
                 ("proxy", old.proxy.is_some() == new.proxy.is_some()),
@@ -65,6 +66,7 @@ pub(super) fn effective(old: &Config, new: &Config) -> Config {
     let mut effective = new.clone();
     effective.state.clone_from(&old.state);
     effective.local_port = old.local_port;
+    effective.link_proxy.clone_from(&old.link_proxy);
     effective.metrics = old.metrics;
     effective.listeners.clone_from(&old.listeners);
     effective.proxy = old.proxy.clone().map(|proxy| ProxyConfig {
@@ -118,9 +120,11 @@ mod tests {
                 Risk::Gateway,
             ),
             (
-                format!("{BASE}[log]\nlevel = \"debug\"\nformat = \"json\"\n[link]\nlocal_port = 9\n"),
+                format!(
+                    "{BASE}[log]\nlevel = \"debug\"\nformat = \"json\"\n[link]\nlocal_port = 9\nproxy = \"none\"\n"
+                ),
                 &["log.level"],
-                &["link.local_port", "log.format"],
+                &["link.local_port", "link.proxy", "log.format"],
                 Risk::None,
             ),
             (

@@ -177,6 +177,7 @@ impl Gateway {
             allow: AllowList::default(),
             advertise: Vec::new(),
             local_port: 0,
+            link_proxy: None,
             metrics: None,
             listeners: Vec::new(),
             proxy: None,
@@ -265,7 +266,7 @@ async fn accept(mut server: Server, state: Arc<State>, sessions: mpsc::Sender<Se
 }
 
 async fn enrol(state: Arc<State>, accepted: Accepted) {
-    if let Ok((question, answering)) = exchange::question(&accepted.connection).await {
+    if let Ok((question, answering)) = exchange::question(&accepted.connection.clone().into()).await {
         state.questions.fetch_add(1, Ordering::SeqCst);
         let reply = state.reply(&accepted, &question);
         // The edge closes the connection; until then it must stay.

@@ -22,6 +22,7 @@ pub use self::{
     greeting::{Arriving, Carrier},
     stream::Stream,
 };
+use crate::CarrierKind;
 
 /// A session. Clones are handles to the same one.
 #[derive(Debug, Clone)]
@@ -74,18 +75,20 @@ pub struct TunnelStatus {
     pub remote: SocketAddr,
     /// The connection's estimate of the round trip.
     pub rtt: Duration,
-    /// Bytes of UDP payload sent.
+    /// Bytes of UDP or TCP payload sent.
     pub sent_bytes: u64,
-    /// Bytes of UDP payload received.
+    /// Bytes of UDP or TCP payload received.
     pub received_bytes: u64,
     /// Packets that were lost on the way to the peer.
     pub lost_packets: u64,
-    /// The largest UDP payload that the path carries, in bytes.
+    /// The largest UDP payload that the path carries, in bytes; 0 over TCP.
     pub mtu: u16,
     /// Packets of flows that were dropped at this end: of no flow that is open, or without room.
     pub dropped_packets: u64,
     /// Streams that are open.
     pub streams: usize,
+    /// What it goes over.
+    pub carrier: CarrierKind,
 }
 
 impl Tunnel {
@@ -284,6 +287,7 @@ impl Tunnel {
             mtu: stats.mtu,
             dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
+            carrier: connection.kind(),
         })
     }
 }

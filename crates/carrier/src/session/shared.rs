@@ -146,8 +146,7 @@ impl State {
     }
 
     fn regrant(&mut self, connection: &Connection) {
-        let Connection::Quic(connection) = connection;
-        if let Some(grant) = &mut self.grant {
+        if let (Connection::Quic(connection), Some(grant)) = (connection, &mut self.grant) {
             grant.set_open(self.granted, connection);
         }
     }
@@ -232,8 +231,10 @@ impl Shared {
             // Whoever drove until now is to stop.
             std::mem::replace(&mut state.bell, Arc::clone(bell)).notify_one();
             (state.down, state.given_up, state.leaving) = (None, None, None);
-            let Connection::Quic(quic) = connection;
-            state.grant = Some(Grant::new(quic));
+            state.grant = match connection {
+                Connection::Quic(quic) => Some(Grant::new(quic)),
+                Connection::Tls(_) => None,
+            };
             state.regrant(connection);
             Ok(self.connection.swap(Some(Arc::new(connection.clone()))))
         })

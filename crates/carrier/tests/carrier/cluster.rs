@@ -4,12 +4,13 @@ use ring::digest;
 use rustls::ClientConfig;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tunnel_carrier::{
-    Arriving, Carrier, Incoming, Notice, Opened, Stream, Tunnel,
+    Arriving, Carrier, Connection, Incoming, Notice, Opened, Stream, Tunnel,
     quic::{Accepted, Dialer, Limits, Server},
+    tls,
 };
 use tunnel_identity::{
     Authority, ClusterRoot, Credential, GatewayFiles, PrivateKey, TimeFloor, UnixTime,
-    tls::{self, Alpn},
+    tls::{Alpn, client_config_node, server_config},
 };
 use tunnel_model::{Class, ClusterId, NodeId, Reason, Refusal, SessionId, Target, TraceId};
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
@@ -48,7 +49,7 @@ impl Cluster {
     }
 
     pub(crate) fn client_tls(&self, alpn: Alpn) -> ClientConfig {
-        tls::client_config_node(&self.root, &self.node(), &floor(), alpn).unwrap()
+        client_config_node(&self.root, &self.node(), &floor(), alpn).unwrap()
     }
 
     pub(crate) fn serve(&self, limits: &Limits) -> Server {
@@ -56,7 +57,7 @@ impl Cluster {
     }
 
     pub(crate) fn serve_at(&self, address: SocketAddr, limits: &Limits) -> Server {
-        let tls = tls::server_config(&self.gateway, &self.root).unwrap();
+        let tls = server_config(&self.gateway, &self.root).unwrap();
         Server::bind(address, tls, &RESET_KEY, limits).unwrap()
     }
 }
@@ -157,7 +158,20 @@ impl Pair {
         let (addresses, tls) = ([self.address], self.cluster.client_tls(Alpn::Tunnel));
         let dial = self.dialer.dial_addresses(&addresses, tls);
         let (dialled, accepted) = tokio::join!(dial, self.server.accept());
-        let (edge, gateway) = carriers(dialled.unwrap(), accepted.unwrap(), self.dials).await;
+        let (edge, gateway) = carriers(dialled.unwrap(), accepted.unwrap().connection, self.dials).await;
+        self.edge.go_on(edge);
+        self.gateway.go_on(gateway);
+    }
+
+    /// Dials by TLS, and has the session go on over that.
+    pub(crate) async fn next_carrier_by_tls(&mut self) {
+        self.dials += 1;
+        let mut server = self.cluster.serve_tls(&tls::Limits::gateway());
+        let dialer = tls::Dialer::new(tls::Limits::edge(), tls::Proxies::none());
+        let (addresses, config) = ([server.local_addr()], self.cluster.client_tls(Alpn::Tunnel));
+        let dial = dialer.dial_addresses(&addresses, config);
+        let (dialled, accepted) = tokio::join!(dial, server.accept());
+        let (edge, gateway) = carriers(dialled.unwrap(), accepted.unwrap().connection, self.dials).await;
         self.edge.go_on(edge);
         self.gateway.go_on(gateway);
     }
@@ -191,7 +205,7 @@ pub(crate) async fn connect(tunnel: &Tunnel, open: &Open) -> Result<Stream, Refu
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn greet(dialled: quinn::Connection, accepted: Accepted) -> (End, End) {
-    let (edge, gateway) = carriers(dialled, accepted, 1).await;
+    let (edge, gateway) = carriers(dialled, accepted.connection, 1).await;
     let config = Config {
         keepalive: Some(Duration::from_secs(25)),
         ..Config::default()
@@ -203,7 +217,11 @@ pub(crate) async fn greet(dialled: quinn::Connection, accepted: Accepted) -> (En
 }
 
 /// Both ends of a carrier with this number.
-pub(crate) async fn carriers(dialled: quinn::Connection, accepted: Accepted, number: u64) -> (Carrier, Carrier) {
+pub(crate) async fn carriers(
+    dialled: impl Into<Connection>,
+    accepted: impl Into<Connection>,
+    number: u64,
+) -> (Carrier, Carrier) {
     let patience = Config::default().patience;
     let said = Hello {
         carrier: number,
@@ -214,7 +232,7 @@ pub(crate) async fn carriers(dialled: quinn::Connection, accepted: Accepted, num
         ..hello()
     };
     tokio::join!(async { Carrier::dial(dialled, said, patience).await.unwrap() }, async {
-        let arriving = Arriving::accept(accepted.connection, patience).await.unwrap();
+        let arriving = Arriving::accept(accepted, patience).await.unwrap();
         arriving.answer(answer, patience).await.unwrap()
     })
 }

@@ -1,6 +1,7 @@
 use tunnel_carrier::{
+    Connection,
     exchange::{MAX_MESSAGE, ask, question},
-    quic::{Dialer, Limits, Purpose, channel_binding, close},
+    quic::{Dialer, Limits, Purpose},
 };
 use tunnel_identity::tls::Alpn;
 use tunnel_model::{Reason, Refusal};
@@ -24,7 +25,7 @@ async fn a_gateway_that_will_not_answer_says_why() {
     let (edge, gateway) = connected().await;
     let (answer, ()) = tokio::join!(ask(&edge, b"please"), async {
         question(&gateway).await.unwrap();
-        close(&gateway, &Refusal::new(Reason::Overloaded, "come back later"));
+        gateway.close(&Refusal::new(Reason::Overloaded, "come back later"));
     });
     assert_eq!(answer.unwrap_err(), Refusal::new(Reason::Overloaded, "come back later"));
 }
@@ -33,7 +34,10 @@ async fn a_gateway_that_will_not_answer_says_why() {
 #[tokio::test]
 async fn b1_a_length_beyond_the_limit_is_refused_before_a_byte_is_read() {
     let (edge, gateway) = connected().await;
-    let (mut send, _recv) = edge.open_bi().await.unwrap();
+    let Connection::Quic(raw) = &edge else {
+        panic!("it was dialled by QUIC");
+    };
+    let (mut send, _recv) = raw.open_bi().await.unwrap();
     send.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     let refusal = question(&gateway).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::Protocol);
@@ -45,12 +49,12 @@ async fn b1_a_length_beyond_the_limit_is_refused_before_a_byte_is_read() {
 async fn t6_both_ends_and_only_they_share_the_binding() {
     let (edge, gateway) = connected().await;
     let (other, _kept) = connected().await;
-    let binding = channel_binding(&edge).unwrap();
-    assert_eq!(binding, channel_binding(&gateway).unwrap());
-    assert_ne!(binding, channel_binding(&other).unwrap());
+    let binding = edge.channel_binding().unwrap();
+    assert_eq!(binding, gateway.channel_binding().unwrap());
+    assert_ne!(binding, other.channel_binding().unwrap());
 }
 
-async fn connected() -> (quinn::Connection, quinn::Connection) {
+async fn connected() -> (Connection, Connection) {
     let cluster = Cluster::new();
     let mut server = cluster.serve(&Limits::gateway());
     let dialer = Dialer::bind(0, Limits::edge()).unwrap();
@@ -59,5 +63,5 @@ async fn connected() -> (quinn::Connection, quinn::Connection) {
     let (dialled, accepted) = tokio::join!(dialer.dial_addresses(&addresses, tls), server.accept());
     let accepted = accepted.unwrap();
     assert_eq!((accepted.purpose, accepted.chain.len()), (Purpose::Enrol, 2));
-    (dialled.unwrap(), accepted.connection)
+    (dialled.unwrap().into(), accepted.connection.into())
 }

@@ -1,4 +1,4 @@
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tunnel_carrier::{Stream, relay};
 use tunnel_model::{Reason, Refusal};
 
@@ -13,7 +13,7 @@ async fn a_transfer_both_ways_goes_on_over_ten_connections() {
     let (up, down) = (noise(PIECE * 10), noise(PIECE * 10 + 1));
     let (up_hash, down_hash) = (hash(&up), hash(&down));
     let exchange = |stream: Stream, send: Vec<u8>| async move {
-        let (mut read, mut write) = tokio::io::split(stream);
+        let (mut read, mut write) = split(stream);
         let sending = async move {
             for piece in send.chunks(10_000) {
                 write.write_all(piece).await.unwrap();
@@ -58,6 +58,28 @@ async fn a_new_connection_takes_over_from_one_that_still_lives() {
     }
 }
 
+/// N7. So often, because what the driver of the carrier before can take away from the next one is a matter of luck.
+#[tokio::test]
+async fn n7_a_stream_goes_on_by_tls_and_by_quic_again_and_again() {
+    let mut pair = Pair::new().await;
+    let (mut near, mut far) = pair.stream().await;
+    for round in 0..16 {
+        if round % 2 == 0 {
+            pair.next_carrier_by_tls().await;
+        } else {
+            pair.next_carrier().await;
+        }
+        soon("the data", both_ways(&mut near, &mut far, 300_000 + round)).await;
+        // A stream that is opened on either kind is as good as any.
+        let (mut one, mut other) = pair.stream().await;
+        one.write_all(b"new").await.unwrap();
+        one.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        soon("the new stream", other.read_to_end(&mut all)).await.unwrap();
+        assert_eq!(all, b"new");
+    }
+}
+
 /// What was written last is delivered although both ends have let go of the stream.
 #[tokio::test]
 async fn what_was_written_and_ended_before_the_cut_arrives_after_it() {
@@ -68,7 +90,7 @@ async fn what_was_written_and_ended_before_the_cut_arrives_after_it() {
     near.read_to_end(&mut nothing).await.unwrap();
     pair.cut().await;
     // There is no connection: it is kept.
-    let (mut read, mut write) = tokio::io::split(near);
+    let (mut read, mut write) = split(near);
     let writing = tokio::spawn(async move {
         write.write_all(b"the last words").await.unwrap();
         write.shutdown().await.unwrap();
@@ -134,7 +156,7 @@ async fn a_relay_goes_on_over_another_connection() {
         relay(&mut relayed, far).await
     });
     let echo = tokio::spawn(async move {
-        let (mut read, mut write) = tokio::io::split(&mut echoed);
+        let (mut read, mut write) = split(&mut echoed);
         tokio::io::copy(&mut read, &mut write).await.unwrap();
         write.shutdown().await.unwrap();
     });
@@ -150,4 +172,19 @@ async fn a_relay_goes_on_over_another_connection() {
     soon("the echo", echo).await.unwrap();
     assert_eq!(soon("the near end", near).await.unwrap().end, Ok(()));
     assert_eq!(soon("the far end", far).await.unwrap().end, Ok(()));
+}
+
+/// Sends so much each way at once, and compares it.
+async fn both_ways(near: &mut Stream, far: &mut Stream, size: usize) {
+    let (there, back) = (noise(size), noise(size));
+    let ((mut near_read, mut near_write), (mut far_read, mut far_write)) = (split(near), split(far));
+    let (mut came_there, mut came_back) = (vec![0; size], vec![0; size]);
+    tokio::try_join!(
+        near_write.write_all(&there),
+        far_write.write_all(&back),
+        async { far_read.read_exact(&mut came_there).await.map(drop) },
+        async { near_read.read_exact(&mut came_back).await.map(drop) },
+    )
+    .unwrap();
+    assert!(came_there == there && came_back == back);
 }

@@ -116,6 +116,8 @@ impl Answer {
         let words = says(format!("{} {}", self.status, self.phrase).trim_end().to_owned());
         match self.status {
             200..300 => Ok(()),
+            // tinyproxy says 401 to the wrong password where it says 407 to none.
+            401 if had_credentials => Err(ProxyFailure::CredentialsRefused(words)),
             407 => {
                 let offers = |scheme: &str| self.schemes.iter().any(|s| s.eq_ignore_ascii_case(scheme));
                 let schemes = says(self.schemes.join(", "));
@@ -152,6 +154,8 @@ mod tests {
             Err(ProxyFailure::CredentialsMissing(required.clone()))
         );
         assert_eq!(verdict(basic, true), Err(ProxyFailure::CredentialsRefused(required)));
+        let wrong = Err(ProxyFailure::CredentialsRefused("401 Unauthorized".to_owned()));
+        assert_eq!(verdict("HTTP/1.1 401 Unauthorized\r\n\r\n", true), wrong);
         let ntlm = "HTTP/1.1 407 No\r\nproxy-authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n";
         let words = "407 No; it wants NTLM, Negotiate, and only Basic is supported".to_owned();
         assert_eq!(verdict(ntlm, true), Err(ProxyFailure::Refused(words)));

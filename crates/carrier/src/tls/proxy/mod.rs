@@ -114,6 +114,23 @@ impl Proxy {
         &self.address
     }
 
+    /// Whether it has a user name and a password.
+    pub fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// As it is read, with the password: for a file that only its owner reads.
+    pub fn to_secret_url(&self) -> String {
+        let shown = self.to_string();
+        match (&self.credentials, shown.split_once("://")) {
+            (Some(Credentials { user, password }), Some((scheme, rest))) => {
+                let (user, password) = (percent_encoded(user), percent_encoded(password));
+                format!("{scheme}://{user}:{password}@{rest}")
+            }
+            _ => shown,
+        }
+    }
+
     /// A connection through it; what is sent on it goes to the target.
     pub(super) async fn connect(&self, target: &HostPort) -> Result<TcpStream, ProxyError> {
         let connected = async {
@@ -182,6 +199,14 @@ fn percent_decoded(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02x}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 impl FromStr for Proxy {
@@ -271,6 +296,7 @@ mod tests {
                 .as_ref()
                 .map(|c| (c.user.as_str(), c.password.as_str()));
             assert_eq!(read, credentials, "{text}");
+            assert_eq!(proxy.to_secret_url().parse().as_ref(), Ok(&proxy), "{text}");
         }
     }
 

@@ -21,7 +21,7 @@ use tunnel_identity::tls::{self, Alpn};
 use crate::cluster::{Cluster, soon};
 
 impl Cluster {
-    fn serve_tls(&self, limits: &Limits) -> Server {
+    pub(crate) fn serve_tls(&self, limits: &Limits) -> Server {
         let tls = tls::server_config(&self.gateway, &self.root).unwrap();
         Server::bind("127.0.0.1:0".parse().unwrap(), tls, limits).unwrap()
     }

@@ -150,7 +150,7 @@ async fn ask(dialer: &Dialer, gateway: SocketAddr, token: &JoinToken) -> anyhow:
         let key = PrivateKey::generate()?;
         let binding = quic::channel_binding(&connection)?;
         let request = Request::Enrol(EnrolRequest::build(token, &binding, &key, None)?).encode()?;
-        let answer = exchange::ask(&connection, &request).await;
+        let answer = exchange::ask(&connection.clone().into(), &request).await;
         quic::close(&connection, &Refusal::new(Reason::Cancelled, "done"));
         match answer {
             Ok(reply) => return Ok(Reply::decode(&reply)?),

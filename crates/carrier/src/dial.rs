@@ -1,0 +1,303 @@
+//! The edge's way to its gateway: QUIC, or TLS where that does not get through.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+use tunnel_model::{GatewayAddr, Reason, Refusal};
+
+use crate::{Connection, quic, tls};
+
+/// How long QUIC has for itself before TLS is tried beside it. A handshake over a link of 800 ms takes less, and what is
+/// told apart from a blocked network by waiting longer is not worth the wait.
+const HEAD_START: Duration = Duration::from_secs(2);
+/// How long a last attempt by QUIC has when TLS is through: what held both up may be over, and the older attempt by QUIC
+/// waits longer between two packets.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+/// Attempts by one of the two that may be under way at once; the oldest of them has had its time by then.
+const MAX_ATTEMPTS: usize = 15;
+
+/// Dials gateways both ways. Clones share the sockets.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    quic: quic::Dialer,
+    tls: tls::Dialer,
+}
+
+/// How to dial.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Patience {
+    /// QUIC has not got through here lately: nothing is waited for before TLS is tried, nor for QUIC after that.
+    pub blocked: bool,
+    /// Dial anew this often, beside the attempts that may still come through.
+    pub again: Option<Duration>,
+}
+
+/// Neither got through.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Who answered QUIC has turned us away, so that TLS was not tried.
+    #[error("{0}")]
+    Refused(quic::DialError),
+    /// Nobody let us in.
+    #[error("{}", neither(quic, tls))]
+    Neither {
+        /// By QUIC.
+        quic: quic::DialError,
+        /// By TLS.
+        tls: tls::DialError,
+    },
+}
+
+impl DialError {
+    /// Of both.
+    pub fn of(quic: quic::DialError, tls: tls::DialError) -> Self {
+        match answered(&quic.to_refusal()) {
+            true => Self::Refused(quic),
+            false => Self::Neither { quic, tls },
+        }
+    }
+
+    /// As one refusal: that of a gateway that answered, if one did; else that none can be reached.
+    pub fn to_refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(quic) => quic.to_refusal(),
+            // Whoever opens TLS on the way is no gateway whose word counts.
+            Self::Neither { tls, .. } => {
+                let said = tls.failures().find_map(|failure| match failure {
+                    tls::Failure::Refused(refusal) if answered(refusal) => Some(refusal.clone()),
+                    _ => None,
+                });
+                said.unwrap_or_else(|| Refusal::new(Reason::TargetUnreachable, self.to_string()))
+            }
+        }
+    }
+}
+
+/// First what stood in the way of TLS: of UDP, little more than silence can be told.
+fn neither(quic: &quic::DialError, tls: &tls::DialError) -> String {
+    let by_quic = match quic {
+        quic::DialError::Resolve(_) if matches!(tls, tls::DialError::Resolve(_)) => return quic.to_string(),
+        quic::DialError::Resolve(_) => quic.to_string(),
+        quic::DialError::Connect(failures) => {
+            let failures: Vec<_> = failures.iter().map(|(to, why)| (to, &why.message)).collect();
+            quic::join(&failures)
+        }
+    };
+    let by_tls = match tls {
+        tls::DialError::Resolve(_) => tls.to_string(),
+        tls::DialError::Connect(failures) => quic::join(failures),
+    };
+    format!("no gateway can be reached by TLS: {by_tls}; nor by QUIC: {by_quic}")
+}
+
+/// What an attempt has come to.
+enum Attempt {
+    Quic(Result<quinn::Connection, quic::DialError>),
+    Tls(Result<tls::Connection, tls::DialError>),
+}
+
+/// What happens in a race.
+enum Event {
+    /// An attempt has come to its end, unless it was ended with its runtime.
+    Ended(Option<Attempt>),
+    /// QUIC has had its last chance.
+    TakeSpare,
+    StartTls,
+    Again,
+}
+
+impl Dialer {
+    /// Dials from this UDP port, 0 for any, and goes over TLS through these proxies. Needs a tokio runtime.
+    pub fn bind(port: u16, proxies: tls::Proxies) -> io::Result<Self> {
+        Ok(Self {
+            quic: quic::Dialer::bind(port, quic::Limits::edge())?,
+            tls: tls::Dialer::new(tls::Limits::edge(), proxies),
+        })
+    }
+
+    /// The way by QUIC alone.
+    pub fn quic(&self) -> &quic::Dialer {
+        &self.quic
+    }
+
+    /// The way by TLS alone.
+    pub fn tls(&self) -> &tls::Dialer {
+        &self.tls
+    }
+
+    /// Dials by QUIC, a little later by TLS as well, and takes what is through first; QUIC, where both are.
+    ///
+    /// # Errors
+    /// Neither got through.
+    pub async fn dial(
+        &self,
+        gateways: &[GatewayAddr],
+        config: &rustls::ClientConfig,
+        patience: Patience,
+    ) -> Result<Connection, DialError> {
+        let mut race = Race {
+            dialer: self,
+            gateways,
+            config,
+            running: JoinSet::new(),
+            by_quic: 0,
+            by_tls: 0,
+            no_quic: None,
+            no_tls: None,
+        };
+        race.run(patience).await
+    }
+
+    /// Waits until every connection has said its farewell.
+    pub async fn wait_idle(&self) {
+        self.quic.wait_idle().await;
+        self.tls.wait_idle().await;
+    }
+}
+
+struct Race<'a> {
+    dialer: &'a Dialer,
+    gateways: &'a [GatewayAddr],
+    config: &'a rustls::ClientConfig,
+    running: JoinSet<Attempt>,
+    by_quic: usize,
+    by_tls: usize,
+    no_quic: Option<quic::DialError>,
+    no_tls: Option<tls::DialError>,
+}
+
+impl Race<'_> {
+    async fn run(&mut self, patience: Patience) -> Result<Connection, DialError> {
+        let start = Instant::now();
+        let mut tls_from = Some(match patience.blocked {
+            true => start,
+            false => start + HEAD_START,
+        });
+        let mut again = patience.again.map(|every| start + every);
+        // What is taken if QUIC does not come through until then.
+        let mut spare: Option<(tls::Connection, Instant)> = None;
+        self.start_quic();
+        loop {
+            // Of those that are under way none could do better; and whoever dials again says what stood in the way.
+            if spare.is_none() && self.no_quic.is_some() && self.no_tls.is_some() {
+                return Err(self.neither());
+            }
+            if self.running.is_empty() && tls_from.is_none() {
+                return match spare {
+                    Some((connection, _)) => Ok(connection.into()),
+                    None => Err(self.neither()),
+                };
+            }
+            let spare_due = spare.as_ref().map(|(_, due)| *due);
+            let event = tokio::select! {
+                Some(ended) = self.running.join_next() => Event::Ended(ended.ok()),
+                () = at(spare_due) => Event::TakeSpare,
+                () = at(tls_from) => Event::StartTls,
+                () = at(again) => Event::Again,
+            };
+            match event {
+                Event::Ended(Some(Attempt::Quic(Ok(connection)))) => return Ok(connection.into()),
+                Event::Ended(Some(Attempt::Quic(Err(error)))) => {
+                    if answered(&error.to_refusal()) {
+                        return Err(DialError::Refused(error));
+                    }
+                    self.by_quic -= 1;
+                    self.no_quic = Some(error);
+                    // It has nothing more to be ahead of.
+                    if self.by_quic == 0 && tls_from.is_some() {
+                        tls_from = Some(Instant::now());
+                    }
+                }
+                Event::Ended(Some(Attempt::Tls(Ok(connection)))) => {
+                    if patience.blocked {
+                        return Ok(connection.into());
+                    }
+                    self.by_tls -= 1;
+                    if spare.is_none() {
+                        spare = Some((connection, Instant::now() + LAST_CHANCE));
+                        self.start_quic();
+                    }
+                }
+                Event::Ended(Some(Attempt::Tls(Err(error)))) => {
+                    debug!(%error, "no way by TLS");
+                    self.by_tls -= 1;
+                    self.no_tls = Some(error);
+                }
+                Event::Ended(None) => {}
+                Event::TakeSpare => {
+                    if let Some((connection, _)) = spare.take() {
+                        return Ok(connection.into());
+                    }
+                }
+                Event::StartTls => {
+                    tls_from = None;
+                    self.start_tls();
+                }
+                Event::Again => {
+                    again = again.zip(patience.again).map(|(last, every)| last + every);
+                    // Those that fail make room for others.
+                    self.start_quic();
+                    if tls_from.is_none() {
+                        self.start_tls();
+                    }
+                }
+            }
+        }
+    }
+
+    fn neither(&mut self) -> DialError {
+        let nobody = || {
+            (
+                quic::DialError::Connect(Vec::new()),
+                tls::DialError::Connect(Vec::new()),
+            )
+        };
+        DialError::Neither {
+            quic: self.no_quic.take().unwrap_or_else(|| nobody().0),
+            tls: self.no_tls.take().unwrap_or_else(|| nobody().1),
+        }
+    }
+
+    fn start_quic(&mut self) {
+        if self.by_quic < MAX_ATTEMPTS {
+            self.by_quic += 1;
+            let (dialer, gateways, config) = (self.dialer.quic.clone(), self.gateways.to_vec(), self.config.clone());
+            self.running
+                .spawn(async move { Attempt::Quic(dialer.dial(&gateways, config).await) });
+        }
+    }
+
+    fn start_tls(&mut self) {
+        if self.by_tls < MAX_ATTEMPTS {
+            self.by_tls += 1;
+            let (dialer, gateways, config) = (self.dialer.tls.clone(), self.gateways.to_vec(), self.config.clone());
+            self.running
+                .spawn(async move { Attempt::Tls(dialer.dial(&gateways, config).await) });
+        }
+    }
+}
+
+/// Whether somebody has said this, rather than nobody anything.
+fn answered(refusal: &Refusal) -> bool {
+    !matches!(
+        refusal.reason,
+        Reason::TargetUnreachable | Reason::CarrierLost | Reason::IdleTimeout
+    )
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl From<DialError> for Refusal {
+    fn from(error: DialError) -> Self {
+        error.to_refusal()
+    }
+}
