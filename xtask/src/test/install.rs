@@ -8,11 +8,12 @@ use anyhow::Result;
 use crate::shell;
 
 /// What a test may need, and the Debian package that brings it.
-const NEEDS: [(Need, &str); 20] = [
+const NEEDS: [(Need, &str); 21] = [
     (Need::Program("ip"), "iproute2"),
     (Need::Program("iptables"), "iptables"),
     (Need::Program("nft"), "nftables"),
     (Need::Program("conntrack"), "conntrack"),
+    (Need::Program("tinyproxy"), "tinyproxy-bin"),
     (Need::Program("curl"), "curl"),
     (Need::Program("ncat"), "ncat"),
     (Need::Program("ssh"), "openssh-client"),

@@ -51,6 +51,12 @@ pub(super) fn block_udp(router: &Host) -> anyhow::Result<()> {
     router.iptables(&format!("-A {FORBIDDEN} -p udp -j DROP"))
 }
 
+/// Drops everything in both directions, but for what the router itself sends and what answers that.
+pub(super) fn block_all(router: &Host) -> anyhow::Result<()> {
+    allow_udp(router)?;
+    router.iptables(&format!("-A {FORBIDDEN} -j DROP"))
+}
+
 pub(super) fn allow_udp(router: &Host) -> anyhow::Result<()> {
     router.iptables(&format!("-F {FORBIDDEN}"))
 }

@@ -219,6 +219,14 @@ impl LabSite {
         nat::block_udp(&self.router)
     }
 
+    /// The site's firewall lets nothing pass but what a program on the router fetches.
+    ///
+    /// # Errors
+    /// Where `iptables` fails.
+    pub fn block_all(&self) -> anyhow::Result<()> {
+        nat::block_all(&self.router)
+    }
+
     /// The site's firewall lets UDP pass again.
     ///
     /// # Errors

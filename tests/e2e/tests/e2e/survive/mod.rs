@@ -1,3 +1,5 @@
+/// Networks in which UDP does not get through.
+mod carriers;
 /// The clients.
 mod clients;
 
