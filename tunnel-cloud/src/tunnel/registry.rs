@@ -21,8 +21,8 @@ pub(super) struct Live {
     pub(super) tunnel: Tunnel,
     /// Its name, as the edge gave it.
     pub(super) session: SessionId,
-    /// Where carriers go that it is to go on over.
-    pub(super) next: mpsc::Sender<(Carrier, SocketAddr)>,
+    /// Where carriers go that it is to go on over. Boxed, as a queue sets aside room for many of these, for each session.
+    pub(super) next: mpsc::Sender<Box<(Carrier, SocketAddr)>>,
 }
 
 /// The live sessions by node.

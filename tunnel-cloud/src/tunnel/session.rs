@@ -80,7 +80,7 @@ pub(super) async fn run(context: Arc<Context>, accepted: Arrived, cutting: Cance
     };
     if let Some(live) = live {
         // Its own task takes it from here. If that has just ended, or has more than it can take, the edge dials again.
-        if let Err(refused) = live.next.try_send((carrier, from)) {
+        if let Err(refused) = live.next.try_send(Box::new((carrier, from))) {
             let refusal = Refusal::new(
                 Reason::CarrierLost,
                 "the session does not take this connection; try again",
@@ -114,7 +114,7 @@ struct Session {
     context: Arc<Context>,
     record: NodeRecord,
     opened: Opened,
-    carriers: mpsc::Receiver<(Carrier, SocketAddr)>,
+    carriers: mpsc::Receiver<Box<(Carrier, SocketAddr)>>,
     cutting: CancellationToken,
 }
 
@@ -126,6 +126,13 @@ enum Next {
     /// It waits for one.
     Wait,
     Over(Refusal),
+}
+
+impl From<Box<(Carrier, SocketAddr)>> for Next {
+    fn from(next: Box<(Carrier, SocketAddr)>) -> Self {
+        let (carrier, from) = *next;
+        Self::Carrier(carrier, from)
+    }
 }
 
 impl Session {
@@ -200,7 +207,7 @@ impl Session {
             end = driver.run() => end,
             never = watching => match never {},
             // The directory hears of the next one without having heard of the end of this.
-            Some((carrier, there)) = self.carriers.recv() => return Next::Carrier(carrier, there),
+            Some(next) = self.carriers.recv() => return Next::from(next),
             () = self.cutting.cancelled() => Refusal::new(Reason::Draining, "the gateway has stopped"),
         };
         drop(online);
@@ -220,7 +227,7 @@ impl Session {
     async fn wait(&mut self) -> Next {
         let stopping = self.context.tasks.stopping();
         tokio::select! {
-            Some((carrier, from)) = self.carriers.recv() => Next::Carrier(carrier, from),
+            Some(next) = self.carriers.recv() => Next::from(next),
             over = self.opened.tunnel.expired() => Next::Over(over),
             () = stopping.cancelled() => Next::Over(Refusal::new(Reason::Draining, "the gateway has stopped")),
         }
@@ -265,12 +272,12 @@ async fn watch(
     opener: &Opener,
     tunnel: &Tunnel,
     stay: &Stay,
-    notices: &mut mpsc::Receiver<Notice>,
+    notices: &mut mpsc::Receiver<Box<Notice>>,
     incoming: &mut mpsc::Receiver<Incoming>,
 ) -> std::convert::Infallible {
     loop {
         tokio::select! {
-            Some(notice) = notices.recv() => match notice {
+            Some(notice) = notices.recv() => match *notice {
                 Notice::Offer(offer) => context.directory.declare(stay, offer),
                 Notice::Journal(losses) => {
                     // Streams must not wait for a disk.

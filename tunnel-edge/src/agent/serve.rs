@@ -170,7 +170,7 @@ impl Serving<'_> {
                     self.served = true;
                     shared.tasks.spawn(streams::serve(Arc::clone(shared), incoming));
                 }
-                Some(notice) = kept.opened.notices.recv() => if let Some(ended) = hear(notice, shared, &tunnel) {
+                Some(notice) = kept.opened.notices.recv() => if let Some(ended) = hear(*notice, shared, &tunnel) {
                     return Next::Over(ended);
                 },
                 _ = self.changes.changed() => if let Some(ended) = self.change(&tunnel) {

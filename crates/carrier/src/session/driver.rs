@@ -69,7 +69,7 @@ pub struct Driver {
     /// The one task that hands out datagrams; it goes with the driver.
     datagrams: JoinSet<()>,
     incoming: mpsc::Sender<Incoming>,
-    notices: mpsc::Sender<Notice>,
+    notices: mpsc::Sender<Box<Notice>>,
     /// After either side's goaway, no stream is left here.
     drained: bool,
     /// The peer said goaway.
@@ -110,7 +110,7 @@ impl Driver {
         shared: Arc<Shared>,
         carrier: Carrier,
         incoming: mpsc::Sender<Incoming>,
-        notices: mpsc::Sender<Notice>,
+        notices: mpsc::Sender<Box<Notice>>,
     ) -> Result<Self, Refusal> {
         let Carrier {
             connection,
@@ -312,7 +312,7 @@ impl Driver {
 
     async fn tell(&self, notice: Notice) {
         // An owner that looks at no notices has let go of the session; the streams go on.
-        let _ = self.notices.send(notice).await;
+        let _ = self.notices.send(Box::new(notice)).await;
     }
 
     /// Closes the connection; the session loses its carrier by it, or is over.

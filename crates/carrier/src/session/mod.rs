@@ -29,7 +29,7 @@ use crate::CarrierKind;
 pub struct Tunnel {
     shared: Arc<Shared>,
     incoming: mpsc::Sender<Incoming>,
-    notices: mpsc::Sender<Notice>,
+    notices: mpsc::Sender<Box<Notice>>,
 }
 
 /// What [`Tunnel::new`] gives.
@@ -39,8 +39,8 @@ pub struct Opened {
     pub tunnel: Tunnel,
     /// Streams that the peer opens.
     pub incoming: mpsc::Receiver<Incoming>,
-    /// What else the peer says.
-    pub notices: mpsc::Receiver<Notice>,
+    /// What else the peer says. Boxed, as a queue sets aside room for many of these on each connection.
+    pub notices: mpsc::Receiver<Box<Notice>>,
 }
 
 /// There is no session.

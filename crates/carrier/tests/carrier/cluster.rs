@@ -79,7 +79,7 @@ pub(crate) fn floor() -> TimeFloor {
 pub(crate) struct End {
     pub(crate) tunnel: Tunnel,
     pub(crate) incoming: mpsc::Receiver<Incoming>,
-    pub(crate) notices: mpsc::Receiver<Notice>,
+    pub(crate) notices: mpsc::Receiver<Box<Notice>>,
     pub(crate) driver: JoinHandle<Refusal>,
 }
 

@@ -282,7 +282,7 @@ async fn a_peer_that_leaves_lets_streams_end_and_takes_no_new_ones() {
     pair.gateway.tunnel.drain(leaving.clone(), Some(Duration::from_secs(7)));
     let notice = soon("the notice", pair.edge.notices.recv()).await.unwrap();
     assert_eq!(
-        notice,
+        *notice,
         Notice::GoAway {
             refusal: leaving.clone(),
             retry_after: Some(Duration::from_secs(7))
