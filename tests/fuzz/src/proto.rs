@@ -217,6 +217,7 @@ fn an_open() -> Open {
     Open {
         target,
         protocol: tunnel_model::Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: String::new(),

@@ -64,6 +64,7 @@ impl Session {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
             protocol: Protocol::Tcp,
+            encoding: tunnel_model::Encoding::Raw,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -165,10 +166,8 @@ impl Gateway {
 
     /// The configuration of an edge of this gateway.
     pub(crate) fn config(&self, state: &Path, services: &[(&str, std::net::SocketAddr)]) -> EdgeConfig {
-        let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
-            name: name.parse().unwrap(),
-            target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: Protocol::Tcp,
+        let service = |(name, target): &(&str, std::net::SocketAddr)| {
+            Service::new(name.parse().unwrap(), HostPort::from_ip(target.ip(), target.port()))
         };
         EdgeConfig {
             state: state.to_owned(),

@@ -47,6 +47,7 @@ impl Plan {
         Open {
             target: self.target.clone(),
             protocol: tunnel_model::Protocol::Tcp,
+            encoding: tunnel_model::Encoding::Raw,
             class: Class::Api,
             trace: TraceId::from_bytes([7; 16]),
             principal: "alice".to_owned(),

@@ -145,11 +145,7 @@ fn what_is_no_message_is_a_violation() {
         assert_eq!(gateway.hear_bytes(&bytes), Err(Reason::Protocol), "{what}");
     }
     let mut gateway = Victim::new(Side::Gateway);
-    let service = Service {
-        name: "web".parse().unwrap(),
-        target: "127.0.0.1:80".parse().unwrap(),
-        protocol: Protocol::Tcp,
-    };
+    let service = Service::new("web".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
     let offer = |services, subnets| {
         Control::Offer(Offer {
             services: vec![service.clone(); services],
@@ -538,11 +534,7 @@ fn what_an_edge_offers_reaches_the_gateway() {
     let mut gateway = Victim::new(Side::Gateway);
     let mut edge = Victim::new(Side::Edge);
     let offer = Offer {
-        services: vec![Service {
-            name: "ssh".parse().unwrap(),
-            target: "127.0.0.1:22".parse().unwrap(),
-            protocol: Protocol::Tcp,
-        }],
+        services: vec![Service::new("ssh".parse().unwrap(), "127.0.0.1:22".parse().unwrap())],
         subnets: vec!["10.42.3.0/24".parse().unwrap()],
     };
     edge.session.offer(&offer).unwrap();
@@ -630,6 +622,7 @@ fn an_open(target: &str) -> Open {
     Open {
         target: target.parse().unwrap(),
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),
