@@ -153,6 +153,17 @@ impl Config {
                 return Err(source.invalid(&key, format!("there is a service {} already", service.name)));
             }
         }
+        for (i, service) in raw.services.iter().enumerate() {
+            let key = if service.scrape { "scrape" } else { "compress" };
+            let what = match service.protocol {
+                Protocol::Udp if service.scrape || service.compress => "is for services by TCP",
+                Protocol::Tcp if service.scrape && service.compress => {
+                    "leaves nothing to compress; keep one of the two"
+                }
+                Protocol::Tcp | Protocol::Udp => continue,
+            };
+            return Err(source.invalid(&format!("service[{i}].{key}"), format!("{key} {what}")));
+        }
         let (metrics, listeners) = raw.listen.check(source)?;
         if let Some(proxy) = &raw.proxy {
             let taken = listeners.iter().map(|listener| listener.listen).chain(metrics);
@@ -240,8 +251,7 @@ addresses = [{addresses}]
 fn default_services() -> Vec<Service> {
     let service = |(name, port): (&str, u16)| {
         let target = HostPort::from_ip(Ipv4Addr::LOCALHOST.into(), port);
-        let protocol = Protocol::Tcp;
-        name.parse().ok().map(|name| Service { name, target, protocol })
+        name.parse().ok().map(|name| Service::new(name, target))
     };
     DEFAULT_SERVICES.into_iter().filter_map(service).collect()
 }
@@ -253,7 +263,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[cfg(test)]
 mod tests {
     use tunnel_daemon::config::Problem;
-    use tunnel_model::DenyList;
+    use tunnel_model::{DenyList, Encoding};
 
     use super::*;
 
@@ -300,6 +310,33 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(config.services.len(), 1);
+    }
+
+    #[test]
+    fn a_service_is_scraped_or_compressed_or_neither_and_never_by_udp() {
+        let service = |more: &str| {
+            parse(&format!(
+                "{BASE}[[service]]\nname = \"web\"\ntarget = \"10.0.0.7:80\"\n{more}"
+            ))
+        };
+        for (more, encoding) in [
+            ("", Encoding::Raw),
+            ("scrape = false\n", Encoding::Raw),
+            ("scrape = true\n", Encoding::Scrapes),
+            ("compress = true\n", Encoding::Compressed),
+        ] {
+            let config = service(more).unwrap();
+            assert_eq!(config.services[0].encoding(), encoding, "{more}");
+            let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
+            assert_eq!(parse(&shown).unwrap(), config);
+        }
+        for more in [
+            "scrape = true\ncompress = true\n",
+            "scrape = true\nprotocol = \"udp\"\n",
+            "compress = true\nprotocol = \"udp\"\n",
+        ] {
+            assert!(service(more).is_err(), "{more}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | a node and a target on it | [`Destination`] |
 //! | which node leads to an address | [`RouteTable`] |
 //! | all that an edge offers | [`Offer`] |
+//! | how the bytes of a stream travel | [`Encoding`] |
 //! | what an edge lets in | [`AllowList`] |
 //! | who asks | [`Principal`] |
 //! | who may reach what | [`Rule`], [`Policy`] |
@@ -27,6 +28,7 @@ mod class;
 mod deny;
 mod destination;
 mod directory;
+mod encoding;
 mod host;
 mod id;
 mod label;
@@ -47,6 +49,7 @@ pub use class::Class;
 pub use deny::{DenyList, DenyRule, ParseDenyError};
 pub use destination::{Destination, ParseDestinationError};
 pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};
+pub use encoding::Encoding;
 pub use host::{Host, ParseHostError, via_name};
 pub use id::{ClusterId, NodeId, ParseIdError, SessionId, TokenId, TraceId};
 pub use label::{Labels, ParseLabelError};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use tunnel_model::{
-    Class, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId, Target,
-    TraceId,
+    Class, Encoding, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId,
+    Target, TraceId,
 };
 
 use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
@@ -126,6 +126,8 @@ pub struct Open {
     pub target: Target,
     /// What its opener will speak: bytes, or the packets of a flow. A target by the other protocol is refused.
     pub protocol: Protocol,
+    /// How its bytes travel. Nobody asks for what the other side did not offer for this target.
+    pub encoding: Encoding,
     /// Its rank.
     pub class: Class,
     /// The request it belongs to.
@@ -359,6 +361,7 @@ fn write_offer(offer: &Offer) -> wire::Offer {
         name: service.name.to_string(),
         target: service.target.to_string(),
         protocol: write_protocol(service.protocol),
+        encoding: write_encoding(service.encoding()),
     };
     wire::Offer {
         services: offer.services.iter().map(service).collect(),
@@ -377,6 +380,23 @@ fn read_protocol(protocol: u32) -> Option<Protocol> {
     match protocol {
         0 => Some(Protocol::Tcp),
         1 => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+fn write_encoding(encoding: Encoding) -> u32 {
+    match encoding {
+        Encoding::Raw => 0,
+        Encoding::Compressed => 1,
+        Encoding::Scrapes => 2,
+    }
+}
+
+fn read_encoding(encoding: u32) -> Option<Encoding> {
+    match encoding {
+        0 => Some(Encoding::Raw),
+        1 => Some(Encoding::Compressed),
+        2 => Some(Encoding::Scrapes),
         _ => None,
     }
 }
@@ -405,10 +425,14 @@ fn read_offer(offer: wire::Offer) -> Result<Offer, DecodeError> {
 }
 
 fn read_service(service: &wire::Service, protocol: Protocol) -> Option<Service> {
+    // What this side does not know it does not ask for.
+    let encoding = read_encoding(service.encoding).filter(|_| protocol == Protocol::Tcp);
+    let encoding = encoding.unwrap_or_default();
     Some(Service {
-        name: service.name.parse().ok()?,
-        target: service.target.parse::<HostPort>().ok()?,
         protocol,
+        scrape: encoding == Encoding::Scrapes,
+        compress: encoding == Encoding::Compressed,
+        ..Service::new(service.name.parse().ok()?, service.target.parse::<HostPort>().ok()?)
     })
 }
 

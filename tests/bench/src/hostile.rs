@@ -11,7 +11,7 @@ use tokio::{
 };
 use tunnel_carrier::quic::{Dialer, Limits};
 use tunnel_identity::JoinToken;
-use tunnel_model::{Offer, Protocol, Reason, Refusal, Service};
+use tunnel_model::{Offer, Reason, Refusal, Service};
 use tunnel_proto::{
     Config, Control, FrameReader, Hello, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, StreamId, VERSIONS, check_offer,
     encode_datagram,
@@ -136,11 +136,10 @@ fn hello() -> Hello {
 fn large_offer() -> anyhow::Result<Offer> {
     let mut offer = Offer::default();
     for n in 0.. {
-        offer.services.push(Service {
-            name: format!("s{n}").parse()?,
-            target: format!("{}.example:80", "x".repeat(48)).parse()?,
-            protocol: Protocol::Tcp,
-        });
+        offer.services.push(Service::new(
+            format!("s{n}").parse()?,
+            format!("{}.example:80", "x".repeat(48)).parse()?,
+        ));
         if check_offer(&offer).is_err() {
             offer.services.pop();
             break;

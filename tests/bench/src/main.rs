@@ -19,6 +19,7 @@ mod opens;
 mod process;
 mod report;
 mod run;
+mod scrape;
 mod subject;
 mod thin;
 
@@ -27,7 +28,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything but thin links")]
+#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything but thin links and scrapes")]
 struct Args {
     /// How often each figure is taken.
     #[arg(long, default_value_t = 5)]
@@ -59,6 +60,8 @@ struct Args {
 enum Role {
     /// Measure across thin links; needs root
     Thin(thin::Plan),
+    /// Measure what scrapes of a real exporter take of a thin link; needs root
+    Scrape(scrape::Plan),
     /// The servers behind every subject.
     #[command(hide = true)]
     Backend,
@@ -81,9 +84,12 @@ fn main() -> anyhow::Result<()> {
     if let Some(Role::Thin(plan)) = args.role {
         return thin::run(&plan, args.readme.as_deref());
     }
+    if let Some(Role::Scrape(plan)) = args.role {
+        return scrape::run(&plan, args.readme.as_deref());
+    }
     runtime()?.block_on(async {
         match args.role {
-            Some(Role::Thin(_)) => Ok(()),
+            Some(Role::Thin(_) | Role::Scrape(_)) => Ok(()),
             Some(Role::Backend) => load::backend().await,
             Some(Role::BareNear) => bare::near().await,
             Some(Role::BareFar { near, targets }) => bare::far(near, targets).await,

@@ -159,7 +159,7 @@ pub fn session(data: &[u8]) {
         }
     }
     if let Some(id) = opened {
-        let _ = session.sent(id, 1, bytes::Bytes::from_static(b"what is kept"));
+        let _ = session.sent(id, 1, bytes::Bytes::from_static(b"what is kept"), start);
     }
     if choice & 2 != 0 {
         session.handle_carrier_lost(&lost, start);
@@ -217,6 +217,7 @@ fn an_open() -> Open {
     Open {
         target,
         protocol: tunnel_model::Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: String::new(),

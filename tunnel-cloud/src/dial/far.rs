@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tunnel_carrier::{Flow, Stream, Tunnel};
+use tunnel_encoding::{Compressed, scrape::Scraped};
 use tunnel_ingress::Dialled;
 use tunnel_model::{HostPort, Refusal};
 
@@ -31,6 +32,10 @@ pub(super) enum Place {
 pub enum Far {
     /// To a node.
     Node(Stream),
+    /// Likewise, compressed on its way.
+    Compressed(Box<Compressed<Stream>>),
+    /// Likewise, for scrapes of metrics.
+    Scrapes(Box<Scraped<Stream>>),
     /// To a service of the cloud side.
     Cloud(CloudStream),
 }
@@ -39,6 +44,12 @@ impl Dialled for Far {
     async fn established(&mut self) -> Result<(), Refusal> {
         match self {
             Self::Node(stream) => stream.established().await,
+            Self::Compressed(compressed) => compressed.stream().established().await,
+            Self::Scrapes(scraped) => match scraped.stream() {
+                Some(stream) => stream.established().await,
+                // Whoever asks it for something finds out.
+                None => Ok(()),
+            },
             // It was connected before it became a stream.
             Self::Cloud(_) => Ok(()),
         }
@@ -49,6 +60,8 @@ impl Carried for Far {
     fn reset(self, why: &Refusal) {
         match self {
             Self::Node(stream) => stream.reset(why),
+            Self::Compressed(compressed) => compressed.into_stream().reset(why),
+            Self::Scrapes(scraped) => scraped.reset(why),
             Self::Cloud(stream) => drop(stream),
         }
     }
@@ -58,6 +71,8 @@ impl AsyncRead for Far {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Node(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Compressed(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Scrapes(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Cloud(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -67,6 +82,8 @@ impl AsyncWrite for Far {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Node(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Compressed(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Scrapes(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Cloud(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -74,6 +91,8 @@ impl AsyncWrite for Far {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Node(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Compressed(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Scrapes(stream) => Pin::new(stream).poll_flush(cx),
             Self::Cloud(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -81,6 +100,8 @@ impl AsyncWrite for Far {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Node(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Compressed(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Scrapes(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Cloud(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

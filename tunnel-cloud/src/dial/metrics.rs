@@ -5,6 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use tunnel_daemon::metrics::Metrics;
+use tunnel_encoding::scrape::Served;
 use tunnel_ingress::Way;
 use tunnel_model::{Class, Denial, Reason};
 
@@ -14,6 +15,8 @@ pub struct DialMetrics {
     open: Family<StreamLabels, Gauge>,
     denials: Family<DenialLabel, Counter>,
     cut: Family<ReasonLabel, Counter>,
+    scrapes: Family<ByLabel, Counter>,
+    scraped_bytes: Family<SideLabel, Counter>,
     /// How many rules are in force.
     pub(super) rules: Gauge,
 }
@@ -22,6 +25,16 @@ pub struct DialMetrics {
 struct StreamLabels {
     class: &'static str,
     way: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLabel {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SideLabel {
+    side: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +66,16 @@ impl DialMetrics {
                 "Streams cut by the gateway while they ran, by reason",
                 Family::default(),
             ),
+            scrapes: metrics.register(
+                "scrapes",
+                "Scrapes of services for which an edge says so, by how they were answered: a message of the edge, somebody else's answer at the same time, or as they are from there on",
+                Family::default(),
+            ),
+            scraped_bytes: metrics.register(
+                "scraped_bytes",
+                "Bytes of pages that were scraped, as callers got them and as the link carried them",
+                Family::default(),
+            ),
             rules: metrics.register("policy_rules", "Rules that are in force", Gauge::default()),
         }
     }
@@ -73,6 +96,20 @@ impl DialMetrics {
             Denial::Target => "target",
         };
         self.denials.get_or_create(&DenialLabel { lacks }).inc();
+    }
+
+    pub(super) fn served(&self, served: Served) {
+        let (by, sides) = match served {
+            Served::Scraped { body, message } => ("message", [("caller", body), ("link", message)]),
+            Served::Shared(body) => ("shared", [("caller", body), ("link", 0)]),
+            Served::Raw => ("raw", [("caller", 0), ("link", 0)]),
+        };
+        self.scrapes.get_or_create(&ByLabel { by }).inc();
+        for (side, bytes) in sides {
+            self.scraped_bytes
+                .get_or_create(&SideLabel { side })
+                .inc_by(bytes as u64);
+        }
     }
 
     pub(super) fn cut(&self, reason: Reason) {

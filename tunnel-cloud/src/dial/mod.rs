@@ -9,6 +9,7 @@
 //! | `audited` | what the audit log hears of a stream |
 //! | `stream`, `flow` | an open stream, or flow of packets, which keeps to all of this |
 //! | `far` | what a stream leads to: a node, or the cloud side |
+//! | `encoded` | streams that are compressed, or are scrapes, on their way |
 //! | `cloud` | services of the cloud side, dialled by the gateway |
 //! | `changes` | other configuration, and what it cuts |
 //! | [`explain`] | the same way walked for an administrator, hop by hop |
@@ -17,6 +18,7 @@ mod audited;
 mod bucket;
 mod changes;
 mod cloud;
+mod encoded;
 pub mod explain;
 mod far;
 mod flow;
@@ -44,14 +46,15 @@ use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_ingress::{Credential, Dial, DialFlow, DialRequest, Tls};
 use tunnel_model::{
-    Destination, Host, HostPort, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target, UserName,
-    Verdict, Zone,
+    Destination, Encoding, Host, HostPort, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target,
+    UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
 
 use self::{
     audited::Audited,
     cloud::CloudServices,
+    encoded::Encodings,
     far::{FarFlow, Place},
     limits::Limiter,
     rights::Rights,
@@ -96,6 +99,7 @@ pub struct Gateway {
     /// What is open.
     pub grants: Arc<Grants>,
     cloud: CloudServices,
+    encodings: Encodings,
     rights: Rights,
     limiter: Limiter,
     /// How many streams may be open to one node.
@@ -126,6 +130,7 @@ impl Gateway {
             registry,
             grants: Arc::new(Grants::new(metrics.clone())),
             cloud: CloudServices::new(config.services.clone()),
+            encodings: Encodings::new(&metrics),
             rights: Rights::new(Policy::default()),
             limiter: Limiter::new(&config.limits),
             streams_per_node: AtomicUsize::new(0),
@@ -282,13 +287,22 @@ impl Gateway {
         Ok(tunnel)
     }
 
+    /// How a stream to a destination travels: as its edge offers, while there is room for it.
+    fn encoding(&self, destination: &Destination, tunnel: &Tunnel) -> Encoding {
+        let node = self.directory.reach(&destination.node);
+        let offered = node.map(|node| self.registry.encoding(node, tunnel, &destination.target));
+        self.encodings.possible(offered.unwrap_or_default())
+    }
+
     /// Opens a byte stream to where it was found.
     async fn open(&self, request: &DialRequest, place: &Place, lease: Lease) -> Result<Granted<Far>, Refusal> {
         let opening = async {
             match place {
                 Place::Node(tunnel) => {
-                    let open = header(request, Protocol::Tcp);
-                    tunnel.open(&open, DIAL_DEADLINE).await.map(Far::Node)
+                    let encoding = self.encoding(&request.destination, tunnel);
+                    let open = header(request, Protocol::Tcp, encoding);
+                    let stream = tunnel.open(&open, DIAL_DEADLINE).await?;
+                    Ok(self.encodings.far(stream, encoding, &request.destination))
                 }
                 Place::Cloud(target) => self.cloud.connect(target).await.map(Far::Cloud),
             }
@@ -302,7 +316,7 @@ impl Gateway {
         let opening = async {
             match place {
                 Place::Node(tunnel) => {
-                    let open = header(request, Protocol::Udp);
+                    let open = header(request, Protocol::Udp, Encoding::Raw);
                     let stream = tunnel.open(&open, DIAL_DEADLINE).await?;
                     Ok(FarFlow::Node(Box::new(stream.into_flow())))
                 }
@@ -315,10 +329,11 @@ impl Gateway {
 }
 
 /// What the far end is told.
-fn header(request: &DialRequest, protocol: Protocol) -> Open {
+fn header(request: &DialRequest, protocol: Protocol, encoding: Encoding) -> Open {
     Open {
         target: request.destination.target.clone(),
         protocol,
+        encoding,
         class: request.class,
         trace: request.trace,
         principal: request.principal.to_string(),

@@ -1,6 +1,6 @@
 use tempfile::TempDir;
 use tunnel_identity::TokenKey;
-use tunnel_model::{Change, Protocol, Service, TokenId};
+use tunnel_model::{Change, Service, TokenId};
 
 use super::*;
 use crate::store::{SqliteStore, Token};
@@ -43,11 +43,7 @@ async fn what_a_node_offers_stays_until_its_latest_session_says_otherwise() {
     let (_dir, directory) = directory().await;
     let services = |name: &str| {
         let name = name.parse().unwrap();
-        vec![Service {
-            name,
-            target: "127.0.0.1:80".parse().unwrap(),
-            protocol: Protocol::Tcp,
-        }]
+        vec![Service::new(name, "127.0.0.1:80".parse().unwrap())]
     };
     let offer = |name: &str| Offer {
         services: services(name),

@@ -26,7 +26,7 @@ use tunnel_edge::{
 use tunnel_identity::{JoinToken, UnixTime};
 use tunnel_ingress::IngressMetrics;
 use tunnel_linkem::{LinkConfig, relay::UdpRelay};
-use tunnel_model::{GatewayAddr, HostPort, Labels, NodeName, Protocol, Service};
+use tunnel_model::{GatewayAddr, HostPort, Labels, NodeName, Service};
 
 use super::{broken, demo, sshd::Sshd};
 use crate::{
@@ -219,11 +219,10 @@ async fn token(name: &NodeName, link: SocketAddr, gateway: &Running) -> Result<J
 }
 
 fn service(name: &str, target: SocketAddr) -> Result<Service, CliError> {
-    Ok(Service {
-        name: name.parse().map_err(|e| broken("no name", e))?,
-        target: HostPort::from_ip(target.ip(), target.port()),
-        protocol: Protocol::Tcp,
-    })
+    Ok(Service::new(
+        name.parse().map_err(|e| broken("no name", e))?,
+        HostPort::from_ip(target.ip(), target.port()),
+    ))
 }
 
 fn now() -> UnixTime {

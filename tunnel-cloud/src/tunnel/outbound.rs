@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tracing::debug;
 use tunnel_carrier::{Answer, Incoming, relay};
 use tunnel_ingress::{Dial, DialFlow, DialRequest, Dialled, Way};
-use tunnel_model::{Class, Destination, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
+use tunnel_model::{Class, Destination, Encoding, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
 
 use super::{Context, session::revoked};
@@ -108,6 +108,10 @@ fn request(principal: Principal, client: SocketAddr, open: Open) -> Result<DialR
         );
         return Err(Refusal::new(Reason::BadRequest, message));
     }
+    if open.encoding != Encoding::Raw {
+        let message = "the gateway offers no encodings; ask for the bytes as they are";
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
     Ok(DialRequest {
         principal,
         destination: Destination {
@@ -156,16 +160,31 @@ mod tests {
         assert_eq!(request.class, Class::Interactive);
     }
 
-    fn asked(target: &str, node: Option<&str>) -> Result<DialRequest, Refusal> {
+    #[test]
+    fn an_edge_is_not_offered_encodings_and_gets_none() {
         let open = Open {
+            encoding: Encoding::Scrapes,
+            ..open("service:web", None)
+        };
+        let edge1 = Principal::node("edge1".parse().unwrap(), Labels::default());
+        let refusal = request(edge1, "192.0.2.1:4000".parse().unwrap(), open).unwrap_err();
+        assert_eq!(refusal.reason, Reason::BadRequest);
+    }
+
+    fn asked(target: &str, node: Option<&str>) -> Result<DialRequest, Refusal> {
+        let edge1 = Principal::node("edge1".parse().unwrap(), Labels::default());
+        request(edge1, "192.0.2.1:4000".parse().unwrap(), open(target, node))
+    }
+
+    fn open(target: &str, node: Option<&str>) -> Open {
+        Open {
             target: target.parse().unwrap(),
             protocol: Protocol::Tcp,
+            encoding: Encoding::Raw,
             class: Class::Control,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:admin".to_owned(),
             node: node.map(|name| name.parse().unwrap()),
-        };
-        let edge1 = Principal::node("edge1".parse().unwrap(), Labels::default());
-        request(edge1, "192.0.2.1:4000".parse().unwrap(), open)
+        }
     }
 }

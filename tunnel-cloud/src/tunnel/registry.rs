@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tunnel_carrier::{Carrier, Tunnel};
-use tunnel_model::{NodeId, Reason, Refusal, SessionId};
+use tunnel_model::{Encoding, NodeId, Offer, Reason, Refusal, Service, SessionId, Target};
 
 use super::TunnelMetrics;
 
@@ -29,6 +29,9 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub struct Registry {
     live: Mutex<HashMap<NodeId, Live>>,
+    /// The services of sessions where those of some need not travel as they are. What an earlier session offered is not here:
+    /// its edge may have been another version.
+    encoded: Mutex<HashMap<NodeId, (Tunnel, Vec<Service>)>>,
     metrics: TunnelMetrics,
 }
 
@@ -37,6 +40,7 @@ impl Registry {
     pub fn new(metrics: TunnelMetrics) -> Self {
         Self {
             live: Mutex::default(),
+            encoded: Mutex::default(),
             metrics,
         }
     }
@@ -58,6 +62,34 @@ impl Registry {
         if live.get(&node).is_some_and(|current| current.tunnel.is_same(tunnel)) {
             live.remove(&node);
         }
+        drop(live);
+        let mut encoded = self.lock_encoded();
+        if encoded.get(&node).is_some_and(|(of, _)| of.is_same(tunnel)) {
+            encoded.remove(&node);
+        }
+    }
+
+    /// Notes what the node offers in this session.
+    pub(super) fn offered(&self, node: NodeId, tunnel: &Tunnel, offer: &Offer) {
+        let mut all = self.lock_encoded();
+        if offer.services.iter().any(|service| service.encoding() != Encoding::Raw) {
+            all.insert(node, (tunnel.clone(), offer.services.clone()));
+        } else {
+            all.remove(&node);
+        }
+    }
+
+    /// How streams to a target travel in this session of the node's.
+    pub fn encoding(&self, node: NodeId, tunnel: &Tunnel, target: &Target) -> Encoding {
+        let all = self.lock_encoded();
+        let services = all.get(&node).filter(|(of, _)| of.is_same(tunnel));
+        // The first that is behind it, as the edge finds it.
+        let service = services.and_then(|(_, all)| all.iter().find(|service| service.is_behind(target)));
+        service.map(Service::encoding).unwrap_or_default()
+    }
+
+    fn lock_encoded(&self) -> MutexGuard<'_, HashMap<NodeId, (Tunnel, Vec<Service>)>> {
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node's session of this name, if it is not over.

@@ -278,7 +278,10 @@ async fn watch(
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match *notice {
-                Notice::Offer(offer) => context.directory.declare(stay, offer),
+                Notice::Offer(offer) => {
+                    context.registry.offered(opener.id, tunnel, &offer);
+                    context.directory.declare(stay, offer);
+                }
                 Notice::Journal(losses) => {
                     // Streams must not wait for a disk.
                     context.tasks.spawn(keep_journal(Arc::clone(context), opener.clone(), tunnel.clone(), losses));

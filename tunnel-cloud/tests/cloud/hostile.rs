@@ -107,6 +107,7 @@ async fn wish(
     let open = Open {
         target: target.parse().unwrap(),
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class,
         trace: TraceId::from_bytes([1; 16]),
         principal: principal.to_owned(),

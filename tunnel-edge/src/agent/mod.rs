@@ -5,6 +5,7 @@
 //! agent was started in, so that several agents can live in one process.
 
 mod dial;
+mod encoded;
 mod fallback;
 mod flows;
 mod health;
@@ -44,6 +45,7 @@ use tunnel_model::{LossCause, Reason, Refusal};
 
 pub(crate) use self::session::{hello, session_config};
 use self::{
+    encoded::Encodings,
     network::Network,
     retry::Retry,
     session::{Failed, Over},
@@ -156,6 +158,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) metrics: EdgeMetrics,
     journal: Journal,
+    encodings: Encodings,
     networks: Mutex<Networks>,
     /// Where it listens for local clients, in the configuration's order.
     listening: Vec<SocketAddr>,
@@ -204,6 +207,7 @@ impl Agent {
             tasks: home.tasks,
             metrics: home.metrics,
             journal: Journal::open(&config.state),
+            encodings: Encodings::new(),
             networks: Mutex::new(Networks::open(&config.state)),
             listening: listeners.iter().map(|bound| bound.address).collect(),
             proxy: proxy.as_ref().map(|bound| bound.address),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::net::{TcpStream, UdpSocket};
 use tracing::{debug, info};
 use tunnel_carrier::{Answer, Incoming, Relayed, relay_until};
-use tunnel_model::{Protocol, Reason, Refusal};
+use tunnel_model::{Encoding, Protocol, Reason, Refusal};
 use tunnel_proto::Open;
 
-use super::{Shared, flows};
+use super::{Shared, encoded, flows};
 use crate::targets::{Reached, dial, dial_udp};
 
 /// The socket of a stream's target.
@@ -24,6 +24,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let Open {
         target,
         protocol,
+        encoding,
         principal,
         trace,
         ..
@@ -76,7 +77,9 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         }
     };
     let joined = match local {
-        Local::Stream(local) => join(&shared, local, answer, lost).await,
+        Local::Stream(local) if encoding == Encoding::Raw => join(&shared, local, answer, lost).await,
+        // On the heap: few streams are of this kind, and each task has room for the largest.
+        Local::Stream(local) => Box::pin(encoded::join(&shared, local, answer, (encoding, &target), lost)).await,
         Local::Packets(socket) => join_packets(&shared, &socket, answer, lost).await,
     };
     match joined {
@@ -128,7 +131,7 @@ async fn join_packets(
 }
 
 /// What the target has got may be a part that looks whole: closing is then to be a reset and never an end.
-fn cut(local: &TcpStream) {
+pub(super) fn cut(local: &TcpStream) {
     // A socket that is closed already cannot be cut and need not be.
     let _ = local.set_zero_linger();
 }

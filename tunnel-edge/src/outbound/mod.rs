@@ -154,6 +154,7 @@ fn wish(node: NodeName, target: Target, class: Class, trace: TraceId) -> Open {
     Open {
         target,
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class,
         trace,
         // The gateway knows who this is.

@@ -180,9 +180,8 @@ mod tests {
         let address = echo.local_addr().unwrap();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let service = Service {
-                name: "dns".parse().unwrap(),
-                target: HostPort::from_ip(address.ip(), address.port()),
                 protocol,
+                ..Service::new("dns".parse().unwrap(), HostPort::from_ip(address.ip(), address.port()))
             };
             let targets = Targets::new(vec![service], AllowList::default());
             let target = "service:dns".parse().unwrap();
@@ -199,11 +198,7 @@ mod tests {
     }
 
     async fn dial_service(address: SocketAddr) -> Result<Reached<TcpStream>, Refusal> {
-        let service = Service {
-            name: "web".parse().unwrap(),
-            target: HostPort::from_ip(address.ip(), address.port()),
-            protocol: Protocol::Tcp,
-        };
+        let service = Service::new("web".parse().unwrap(), HostPort::from_ip(address.ip(), address.port()));
         let targets = Targets::new(vec![service], AllowList::default());
         dial(&targets, &"service:web".parse().unwrap(), "edge1").await
     }

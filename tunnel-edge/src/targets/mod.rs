@@ -125,10 +125,7 @@ impl Targets {
     }
 
     fn port(&self, protocol: Protocol, port: u16, node: &str) -> Result<Permit, Refusal> {
-        let declared = |service: &&Service| {
-            service.protocol == protocol && service.target.port() == port && is_this_machine(&service.target)
-        };
-        if let Some(service) = self.services.iter().find(declared) {
+        if let Some(service) = self.services.iter().find(|service| service.is_port(protocol, port)) {
             return Ok(permit(protocol, Goal::Declared(service.target.clone())));
         }
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -164,12 +161,6 @@ impl Targets {
             .filter(|address| self.allows(protocol, address.ip(), address.port()))
             .collect()
     }
-}
-
-fn is_this_machine(target: &HostPort) -> bool {
-    target
-        .ip()
-        .map_or(target.host() == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
 fn permit(protocol: Protocol, goal: Goal) -> Permit {
@@ -298,9 +289,8 @@ mod tests {
     #[test]
     fn what_is_allowed_by_one_protocol_is_not_by_the_other() {
         let dns = Service {
-            name: "dns".parse().unwrap(),
-            target: "127.0.0.1:53".parse().unwrap(),
             protocol: Protocol::Udp,
+            ..Service::new("dns".parse().unwrap(), "127.0.0.1:53".parse().unwrap())
         };
         let allow = ["udp:127.0.0.1:5353", "udp:10.0.0.0/24:53", "10.0.0.0/24:80"];
         let targets = Targets::new(vec![dns], allow.iter().map(|rule| rule.parse().unwrap()).collect());
@@ -332,9 +322,8 @@ mod tests {
     #[test]
     fn what_was_reached_is_judged_again_by_what_holds_now() {
         let service = |target: &str, protocol| Service {
-            name: "web".parse().unwrap(),
-            target: target.parse().unwrap(),
             protocol,
+            ..Service::new("web".parse().unwrap(), target.parse().unwrap())
         };
         let made = |services: &[Service], allow: &[&str], advertise: &[&str]| {
             Targets::new(
@@ -469,11 +458,7 @@ mod tests {
     }
 
     fn targets() -> Targets {
-        let service = |name: &str, target: &str| Service {
-            name: name.parse().unwrap(),
-            target: target.parse().unwrap(),
-            protocol: Protocol::Tcp,
-        };
+        let service = |name: &str, target: &str| Service::new(name.parse().unwrap(), target.parse().unwrap());
         let allow = ["127.0.0.1:8500-8999", "[::1]:7000", "10.0.0.0/24:80"];
         Targets::new(
             vec![service("web", "127.0.0.1:8080"), service("printer", "printer.lan:631")],

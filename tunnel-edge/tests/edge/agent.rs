@@ -197,7 +197,7 @@ async fn an_agent_that_stops_tells_the_gateway_and_lets_streams_end() {
     };
     let notice = soon("the notice", session.notices.recv()).await.unwrap();
     assert!(
-        matches!(&notice, Notice::GoAway { refusal, .. } if refusal.reason == Reason::Draining),
+        matches!(&*notice, Notice::GoAway { refusal, .. } if refusal.reason == Reason::Draining),
         "{notice:?}"
     );
     served.write_all(b"bye").await.unwrap();

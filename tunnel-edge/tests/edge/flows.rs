@@ -82,9 +82,8 @@ async fn edge(gateway: &Gateway) -> (Agent, tempfile::TempDir, UdpSocket) {
     let state = gateway.enrolled(Duration::ZERO);
     let mut config = gateway.config(state.path(), &[]);
     config.services.push(Service {
-        name: "dns".parse().unwrap(),
-        target: address.to_string().parse().unwrap(),
         protocol: Protocol::Udp,
+        ..Service::new("dns".parse().unwrap(), address.to_string().parse().unwrap())
     });
     let agent = Agent::start(&config).unwrap();
     (agent, state, target)
@@ -94,6 +93,7 @@ async fn open(session: &Session, target: &str) -> Flow {
     let open = Open {
         target: target.parse().unwrap(),
         protocol: Protocol::Udp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([1; 16]),
         principal: "user:alice".to_owned(),

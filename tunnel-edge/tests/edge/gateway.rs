@@ -53,7 +53,7 @@ pub(crate) struct Session {
     pub(crate) services: Vec<Service>,
     pub(crate) subnets: Vec<Subnet>,
     pub(crate) hello: Hello,
-    pub(crate) notices: mpsc::Receiver<Notice>,
+    pub(crate) notices: mpsc::Receiver<Box<Notice>>,
     /// Streams that the edge opens.
     pub(crate) incoming: mpsc::Receiver<Incoming>,
 }
@@ -64,6 +64,7 @@ impl Session {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
             protocol: Protocol::Tcp,
+            encoding: tunnel_model::Encoding::Raw,
             class: tunnel_model::Class::Api,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
@@ -165,10 +166,8 @@ impl Gateway {
 
     /// The configuration of an edge of this gateway.
     pub(crate) fn config(&self, state: &Path, services: &[(&str, std::net::SocketAddr)]) -> EdgeConfig {
-        let service = |(name, target): &(&str, std::net::SocketAddr)| Service {
-            name: name.parse().unwrap(),
-            target: HostPort::from_ip(target.ip(), target.port()),
-            protocol: Protocol::Tcp,
+        let service = |(name, target): &(&str, std::net::SocketAddr)| {
+            Service::new(name.parse().unwrap(), HostPort::from_ip(target.ip(), target.port()))
         };
         EdgeConfig {
             state: state.to_owned(),
@@ -302,7 +301,9 @@ async fn serve(state: Arc<State>, accepted: Accepted, sessions: mpsc::Sender<Ses
     let mut opened = Tunnel::new(Side::Gateway, config);
     let peer = carrier.negotiated.peer.clone();
     let driver = tokio::spawn(opened.tunnel.attach(carrier).unwrap().run());
-    if let Some(Notice::Offer(offer)) = opened.notices.recv().await {
+    if let Some(notice) = opened.notices.recv().await
+        && let Notice::Offer(offer) = *notice
+    {
         let session = Session {
             tunnel: opened.tunnel,
             services: offer.services,

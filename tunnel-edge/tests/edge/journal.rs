@@ -95,7 +95,7 @@ async fn a_gateway_that_keeps_no_journal_is_no_obstacle_and_many_losses_go_page_
 /// The next page of the journal.
 async fn journal(session: &mut Session) -> Vec<LinkLoss> {
     loop {
-        match soon("the journal", session.notices.recv()).await {
+        match soon("the journal", session.notices.recv()).await.map(|notice| *notice) {
             Some(Notice::Journal(losses)) => return losses,
             Some(_) => {}
             None => panic!("the session ended"),

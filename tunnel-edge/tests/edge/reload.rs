@@ -359,7 +359,10 @@ impl Edge {
 
     /// The next offer on the session.
     async fn offer(&mut self) -> Offer {
-        match soon("an offer", self.session.notices.recv()).await {
+        match soon("an offer", self.session.notices.recv())
+            .await
+            .map(|notice| *notice)
+        {
             Some(Notice::Offer(offer)) => offer,
             other => panic!("{other:?}"),
         }

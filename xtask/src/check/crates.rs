@@ -13,7 +13,7 @@ enum MayUse {
 }
 
 /// The dependency rule. A crate that is not here may not be in the workspace either.
-const RULE: [(&str, MayUse); 13] = [
+const RULE: [(&str, MayUse); 14] = [
     ("crates/model", MayUse::These(&[])),
     ("crates/linkem", MayUse::These(&[])),
     ("crates/codec", MayUse::These(&["crates/model"])),
@@ -23,6 +23,7 @@ const RULE: [(&str, MayUse); 13] = [
         "crates/carrier",
         MayUse::These(&["crates/proto", "crates/identity", "crates/codec", "crates/model"]),
     ),
+    ("crates/encoding", MayUse::These(&["crates/codec", "crates/model"])),
     ("crates/daemon", MayUse::These(&["crates/model"])),
     (
         "crates/ingress",
@@ -37,6 +38,7 @@ const RULE: [(&str, MayUse); 13] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/encoding",
             "crates/ingress",
         ]),
     ),
@@ -50,6 +52,7 @@ const RULE: [(&str, MayUse); 13] = [
             "crates/proto",
             "crates/carrier",
             "crates/daemon",
+            "crates/encoding",
             "crates/ingress",
             "crates/linkem",
             "tunnel-edge",

@@ -256,6 +256,7 @@ pub(crate) fn open(target: &str) -> Open {
     Open {
         target: target.parse::<Target>().unwrap(),
         protocol: tunnel_model::Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([1; 16]),
         principal: "user:alice".to_owned(),

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use prost::Message as _;
 use tunnel_model::{Class, TraceId};
 
-use super::{DecodeError, Header, Open, clip, malformed, read_protocol, wire, write_protocol};
+use super::{
+    DecodeError, Header, Open, clip, malformed, read_encoding, read_protocol, wire, write_encoding, write_protocol,
+};
 use crate::{frame, stream::StreamId};
 
 impl Header {
@@ -42,6 +44,7 @@ impl Open {
             stream: id.0,
             target: self.target.to_string(),
             protocol: write_protocol(self.protocol),
+            encoding: write_encoding(self.encoding),
             class: self.class as u32,
             trace: self.trace.as_bytes().to_vec(),
             principal: self.principal.clone(),
@@ -58,6 +61,7 @@ impl Open {
         let read = Self {
             target: open.target.parse().map_err(|_| DecodeError::Field("open.target"))?,
             protocol: read_protocol(open.protocol).ok_or(DecodeError::Field("open.protocol"))?,
+            encoding: read_encoding(open.encoding).ok_or(DecodeError::Field("open.encoding"))?,
             class: usize::try_from(open.class)
                 .ok()
                 .and_then(|i| Class::ALL.get(i).copied())

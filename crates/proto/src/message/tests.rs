@@ -100,9 +100,8 @@ fn an_offer_that_no_frame_holds_is_not_made() {
 #[test]
 fn a_service_of_a_protocol_that_is_not_known_is_left_out() {
     let service = |name: &str, protocol| wire::Service {
-        name: name.to_owned(),
-        target: "127.0.0.1:53".to_owned(),
-        protocol,
+        encoding: 0,
+        ..a_wire_service(name, protocol)
     };
     let offer = read_offer(wire::Offer {
         services: vec![service("web", 0), service("later", 2), service("dns", 1)],
@@ -118,6 +117,50 @@ fn a_service_of_a_protocol_that_is_not_known_is_left_out() {
         read,
         [("web".to_owned(), Protocol::Tcp), ("dns".to_owned(), Protocol::Udp)]
     );
+}
+
+/// B4
+#[test]
+fn an_encoding_that_is_not_known_is_none_in_an_offer_and_a_violation_in_a_header() {
+    let offered = |protocol, encoding| {
+        let service = wire::Service {
+            encoding,
+            ..a_wire_service("web", protocol)
+        };
+        let offer = wire::Offer {
+            services: vec![service],
+            subnets: Vec::new(),
+        };
+        read_offer(offer).unwrap().services[0].encoding()
+    };
+    assert_eq!(
+        [0, 1, 2, 3].map(|encoding| offered(0, encoding)),
+        [Encoding::Raw, Encoding::Compressed, Encoding::Scrapes, Encoding::Raw]
+    );
+    assert_eq!(offered(1, 2), Encoding::Raw);
+
+    for encoding in [Encoding::Raw, Encoding::Compressed, Encoding::Scrapes] {
+        let header = Header::Open {
+            id: StreamId(6),
+            open: Open { encoding, ..an_open() },
+            again: false,
+        };
+        let mut frame = content(&header.encode()).to_vec();
+        assert_eq!(Header::decode(&frame), Ok(header));
+        if let Some(last) = frame.last_mut().filter(|_| encoding != Encoding::Raw) {
+            *last = 9;
+            assert_eq!(Header::decode(&frame), Err(DecodeError::Field("open.encoding")));
+        }
+    }
+}
+
+fn a_wire_service(name: &str, protocol: u32) -> wire::Service {
+    wire::Service {
+        name: name.to_owned(),
+        target: "127.0.0.1:53".to_owned(),
+        protocol,
+        encoding: 0,
+    }
 }
 
 #[test]
@@ -152,6 +195,7 @@ fn an_open() -> Open {
     Open {
         target: Target::Port(10250),
         protocol: Protocol::Tcp,
+        encoding: Encoding::Raw,
         class: Class::Interactive,
         trace: TraceId::from_bytes([3; 16]),
         principal: "alice".to_owned(),
@@ -160,11 +204,7 @@ fn an_open() -> Open {
 }
 
 fn a_service(target: &str) -> Service {
-    Service {
-        name: "web".parse().unwrap(),
-        target: target.parse().unwrap(),
-        protocol: Protocol::Tcp,
-    }
+    Service::new("web".parse().unwrap(), target.parse().unwrap())
 }
 
 fn examples() -> Vec<Control> {
@@ -201,6 +241,14 @@ fn examples() -> Vec<Control> {
                 Service {
                     protocol: Protocol::Udp,
                     ..a_service("127.0.0.1:53")
+                },
+                Service {
+                    scrape: true,
+                    ..a_service("127.0.0.1:9100")
+                },
+                Service {
+                    compress: true,
+                    ..a_service("127.0.0.1:3100")
                 },
             ],
             subnets: vec!["10.42.3.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],

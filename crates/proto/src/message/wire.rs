@@ -157,6 +157,9 @@ pub(super) struct Service {
     /// 0 is TCP, 1 is UDP.
     #[prost(uint32, tag = "3")]
     pub(super) protocol: u32,
+    /// How its streams travel if the gateway asks for it: 0 as they are, 1 compressed, 2 as scrapes.
+    #[prost(uint32, tag = "4")]
+    pub(super) encoding: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -194,6 +197,9 @@ pub(super) struct Open {
     /// As of a service.
     #[prost(uint32, tag = "7")]
     pub(super) protocol: u32,
+    /// As of a service.
+    #[prost(uint32, tag = "8")]
+    pub(super) encoding: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -38,8 +38,14 @@ impl Default for ReplayLimits {
 const ACK_EVERY: usize = 256 * 1024;
 /// Or when so many directions have ended.
 const ACK_ENDS: usize = 64;
-/// Or this long after the first byte.
+/// Or this long after the first byte, unless little more than it has come.
 const ACK_DELAY: Duration = Duration::from_millis(200);
+/// What is little, in bytes: less than the reserve of a sender's stream, so that none waits for room meanwhile.
+const ACK_LITTLE: usize = 16 * 1024;
+/// A little is acknowledged this long after its first byte, if no data has gone the other way since [`ACK_DELAY`], which
+/// would have taken it along. A packet of its own would cost a link that carries little more than it carries: the bytes
+/// are kept for longer, and at most they come twice after an outage.
+const ACK_IDLE: Duration = Duration::from_secs(20);
 /// Positions in one message; each takes at most 24 bytes.
 pub(super) const MAX_POSITIONS: usize = 2048;
 
@@ -54,7 +60,8 @@ pub(super) struct Acks {
     owed: BTreeMap<StreamId, u64>,
     owed_bytes: usize,
     owed_ends: usize,
-    due: Option<Instant>,
+    /// Since when something is owed.
+    since: Option<Instant>,
 }
 
 impl Acks {
@@ -66,18 +73,21 @@ impl Acks {
             owed: BTreeMap::new(),
             owed_bytes: 0,
             owed_ends: 0,
-            due: None,
+            since: None,
         }
     }
 
+    /// When what is owed is to be said.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        let little = self.owed_bytes < ACK_LITTLE && self.owed_ends == 0;
+        self.since
+            .map(|since| since + if little { ACK_IDLE } else { ACK_DELAY })
     }
 
     /// Nothing is owed on a carrier that is gone: the next one begins with all positions.
     pub(super) fn forgive(&mut self) {
         self.owed.clear();
-        (self.owed_bytes, self.owed_ends, self.due) = (0, 0, None);
+        (self.owed_bytes, self.owed_ends, self.since) = (0, 0, None);
     }
 
     /// Nothing is kept any more, and nobody waits for room.
@@ -118,8 +128,11 @@ impl Session {
     ///
     /// # Errors
     /// As of [`Self::room`], which must have been asked right before.
-    pub fn sent(&mut self, id: StreamId, carrier: u64, data: Bytes) -> Result<(), Stale> {
+    pub fn sent(&mut self, id: StreamId, carrier: u64, data: Bytes, now: Instant) -> Result<(), Stale> {
         self.require(carrier)?;
+        if self.acks.since.is_some_and(|since| since + ACK_DELAY <= now) {
+            self.flush_acks();
+        }
         let stream = self.streams.get_mut(&id).ok_or(Stale)?;
         self.acks.kept += data.len();
         stream.replay.push(data);
@@ -136,26 +149,29 @@ impl Session {
         let stream = self.streams.get_mut(&id).ok_or(Stale)?;
         stream.received += bytes as u64;
         if bytes > 0 {
+            let before = self.acks.due();
             self.acks.owed.insert(id, stream.received);
             self.acks.owed_bytes += bytes;
-            self.acknowledge_soon(now);
+            self.acknowledge_soon(now, before);
         }
         Ok(())
     }
 
     /// Notes that a direction has ended cleanly at this position.
     pub(super) fn owe_end(&mut self, id: StreamId, position: u64, now: Instant) {
+        let before = self.acks.due();
         self.acks.owed.insert(id, position);
         self.acks.owed_ends += 1;
-        self.acknowledge_soon(now);
+        self.acknowledge_soon(now, before);
     }
 
-    fn acknowledge_soon(&mut self, now: Instant) {
+    /// Has what is owed said in time; `before` is when it was due until now.
+    fn acknowledge_soon(&mut self, now: Instant, before: Option<Instant>) {
         let ends = if self.leaving { 1 } else { ACK_ENDS };
+        self.acks.since.get_or_insert(now);
         if self.acks.owed_bytes >= ACK_EVERY || self.acks.owed_ends >= ends {
             self.flush_acks();
-        } else if self.acks.due.is_none() {
-            self.acks.due = Some(now + ACK_DELAY);
+        } else if self.acks.due() != before {
             self.timer_moved = true;
         }
     }

@@ -47,6 +47,7 @@ impl Plan {
         Open {
             target: self.target.clone(),
             protocol: tunnel_model::Protocol::Tcp,
+            encoding: tunnel_model::Encoding::Raw,
             class: Class::Api,
             trace: TraceId::from_bytes([7; 16]),
             principal: "alice".to_owned(),
@@ -373,7 +374,7 @@ impl App {
         if length > bytes.len() {
             self.script.push_front(Step::Write(length - bytes.len()));
         }
-        let noted = world.session.sent(id, carrier, bytes.into());
+        let noted = world.session.sent(id, carrier, bytes.into(), world.now);
         assert!(noted.is_ok(), "there was room a moment ago");
     }
 

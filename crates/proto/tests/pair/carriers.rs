@@ -242,6 +242,7 @@ fn an_open() -> tunnel_proto::Open {
     tunnel_proto::Open {
         target: "port:22".parse().unwrap(),
         protocol: tunnel_model::Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: tunnel_model::Class::Interactive,
         trace: tunnel_model::TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

@@ -143,9 +143,8 @@ fn messages() -> Vec<(&'static str, Control)> {
             "offer",
             Control::Offer(Offer {
                 services: vec![Service {
-                    name: "dns".parse().unwrap(),
-                    target: "127.0.0.1:53".parse().unwrap(),
                     protocol: Protocol::Udp,
+                    ..Service::new("dns".parse().unwrap(), "127.0.0.1:53".parse().unwrap())
                 }],
                 subnets: vec!["10.42.3.0/24".parse().unwrap()],
             }),
@@ -203,6 +202,7 @@ fn an_open(target: &str) -> Open {
     Open {
         target: target.parse().unwrap(),
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

@@ -165,8 +165,8 @@ fn worked_example(schema: &Schema) -> String {
     };
     let accepted = edge.accept(id).unwrap();
     show("edge, the same carrier stream", "Reply", &accepted, "abc");
-    gateway.sent(id, 1, b"hello"[..].into()).unwrap();
-    edge.sent(id, 1, b"abc"[..].into()).unwrap();
+    gateway.sent(id, 1, b"hello"[..].into(), now).unwrap();
+    edge.sent(id, 1, b"abc"[..].into(), now).unwrap();
 
     // The link breaks when "hello" has arrived, and before "abc" has.
     let lost = Refusal::new(Reason::CarrierLost, "the link broke");
@@ -246,12 +246,15 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     let refusal = Refusal::new(Reason::Cancelled, "why");
     let id = StreamId(2);
     let service = Service {
-        name: "web".parse().unwrap(),
-        target: "127.0.0.1:80".parse().unwrap(),
         protocol: Protocol::Udp,
+        ..Service::new("web".parse().unwrap(), "127.0.0.1:80".parse().unwrap())
+    };
+    let scraped = Service {
+        scrape: true,
+        ..Service::new("metrics".parse().unwrap(), "127.0.0.1:9100".parse().unwrap())
     };
     let offer = Offer {
-        services: vec![service],
+        services: vec![service, scraped],
         subnets: vec!["10.42.3.0/24".parse().unwrap()],
     };
     let retry_after = Some(Duration::from_secs(1));
@@ -302,6 +305,7 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     let (mut gateway, mut edge) = (session(Side::Gateway), session(Side::Edge));
     let of_edge = Open {
         protocol: Protocol::Udp,
+        encoding: tunnel_model::Encoding::Scrapes,
         node: Some("edge2".parse().unwrap()),
         ..an_open()
     };
@@ -353,6 +357,7 @@ fn an_open() -> Open {
     Open {
         target: "port:22".parse().unwrap(),
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Interactive,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

@@ -145,11 +145,7 @@ fn what_is_no_message_is_a_violation() {
         assert_eq!(gateway.hear_bytes(&bytes), Err(Reason::Protocol), "{what}");
     }
     let mut gateway = Victim::new(Side::Gateway);
-    let service = Service {
-        name: "web".parse().unwrap(),
-        target: "127.0.0.1:80".parse().unwrap(),
-        protocol: Protocol::Tcp,
-    };
+    let service = Service::new("web".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
     let offer = |services, subnets| {
         Control::Offer(Offer {
             services: vec![service.clone(); services],
@@ -254,11 +250,16 @@ fn a_peer_that_acknowledges_what_was_never_sent_is_a_violation() {
     ] {
         let mut edge = Victim::new(Side::Edge);
         edge.open(2, "port:22").unwrap();
-        edge.session.sent(StreamId(2), 1, Bytes::from_static(b"hello")).unwrap();
+        edge.session
+            .sent(StreamId(2), 1, Bytes::from_static(b"hello"), Instant::now())
+            .unwrap();
         assert_eq!(edge.hear(&lies(received)), verdict, "{received}");
         let mut ended = Victim::new(Side::Edge);
         ended.open(2, "port:22").unwrap();
-        ended.session.sent(StreamId(2), 1, Bytes::from_static(b"hell")).unwrap();
+        ended
+            .session
+            .sent(StreamId(2), 1, Bytes::from_static(b"hell"), Instant::now())
+            .unwrap();
         ended.session.finish(StreamId(2));
         assert_eq!(ended.hear(&lies(received)), verdict, "{received}, its end counted");
     }
@@ -281,7 +282,9 @@ fn a_peer_that_lies_about_what_it_has_on_the_next_carrier_is_a_violation() {
     let again = || {
         let mut edge = Victim::new(Side::Edge);
         edge.open(2, "port:22").unwrap();
-        edge.session.sent(StreamId(2), 1, Bytes::from_static(b"hello")).unwrap();
+        edge.session
+            .sent(StreamId(2), 1, Bytes::from_static(b"hello"), Instant::now())
+            .unwrap();
         edge.next_carrier();
         edge
     };
@@ -338,7 +341,7 @@ fn for_a_peer_that_acknowledges_nothing_bounded_memory_is_kept() {
         while let room @ 1.. = gateway.session.room(id, 1).unwrap() {
             let chunk = Bytes::from(vec![0; room.min(64 * 1024)]);
             of_stream += chunk.len();
-            gateway.session.sent(id, 1, chunk).unwrap();
+            gateway.session.sent(id, 1, chunk, Instant::now()).unwrap();
         }
         assert!(
             (limits.reserve..=limits.stream).contains(&of_stream),
@@ -538,11 +541,7 @@ fn what_an_edge_offers_reaches_the_gateway() {
     let mut gateway = Victim::new(Side::Gateway);
     let mut edge = Victim::new(Side::Edge);
     let offer = Offer {
-        services: vec![Service {
-            name: "ssh".parse().unwrap(),
-            target: "127.0.0.1:22".parse().unwrap(),
-            protocol: Protocol::Tcp,
-        }],
+        services: vec![Service::new("ssh".parse().unwrap(), "127.0.0.1:22".parse().unwrap())],
         subnets: vec!["10.42.3.0/24".parse().unwrap()],
     };
     edge.session.offer(&offer).unwrap();
@@ -630,6 +629,7 @@ fn an_open(target: &str) -> Open {
     Open {
         target: target.parse().unwrap(),
         protocol: Protocol::Tcp,
+        encoding: tunnel_model::Encoding::Raw,
         class: Class::Api,
         trace: TraceId::from_bytes([7; 16]),
         principal: "alice".to_owned(),

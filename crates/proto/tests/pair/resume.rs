@@ -206,7 +206,7 @@ fn what_is_done_on_a_carrier_of_the_past_counts_for_nothing() {
     let (id, _) = gateway.open(&pair_open()).unwrap();
     gateway.handle_carrier_up(2, Config::default().resume_for, now).unwrap();
     assert_eq!(gateway.room(id, 1), Err(Stale));
-    assert_eq!(gateway.sent(id, 1, b"late"[..].into()), Err(Stale));
+    assert_eq!(gateway.sent(id, 1, b"late"[..].into(), now), Err(Stale));
     assert_eq!(gateway.received(id, 1, 4, now), Err(Stale));
     assert_eq!(gateway.carrier_stream_ended(id, 1, now), Err(Stale));
     assert!(gateway.room(id, 2).is_ok());

@@ -105,7 +105,7 @@ impl Entry {
         format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}\r\n").into_bytes()
     }
 
-    fn authorization(&self) -> String {
+    pub(crate) fn authorization(&self) -> String {
         match self {
             Self::Ports { .. } => String::new(),
             Self::Proxy { credential, .. } => {

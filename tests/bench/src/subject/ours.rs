@@ -33,6 +33,9 @@ impl Ours {
     /// How callers name the first server.
     pub(crate) const BULK: &str = "bulk.edge1.tunnel";
 
+    /// And the second one, where it is for scrapes.
+    pub(crate) const METRICS: &str = "metrics.edge1.tunnel";
+
     /// Makes a gateway in `dir` and runs it, for edges beside it.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Self, Running)> {
         Self::start_at(&Place::loopback(), dir).await
@@ -120,6 +123,10 @@ impl Ours {
         for (name, target) in [("bulk", backends.tcp), ("page", backends.http)] {
             text += &format!("\n[[service]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
         }
+        text += &format!(
+            "\n[[service]]\nname = \"metrics\"\ntarget = \"{}\"\nscrape = true\n",
+            backends.http
+        );
         text += &format!(
             "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
             backends.udp

@@ -6,7 +6,7 @@
 
 mod load;
 mod report;
-mod world;
+pub(crate) mod world;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

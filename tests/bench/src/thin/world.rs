@@ -16,7 +16,7 @@ use tunnel_linkem::{
 };
 
 /// The near end's address on the link. From a range kept for measurements (RFC 2544).
-pub(super) const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const DEVICE: &str = "thin0";
 /// Packets that a device keeps until the link reads them: enough that only the link drops any.
@@ -24,16 +24,16 @@ const DEVICE_QUEUE: u32 = 2_000;
 const SEED: u64 = 1;
 
 /// The namespaces and the link. They go when this is dropped.
-pub(super) struct World {
+pub(crate) struct World {
     // Dropped first, as its devices live in the namespaces.
     _link: TunLink,
-    pub(super) near: Namespace,
-    pub(super) far: Namespace,
+    pub(crate) near: Namespace,
+    pub(crate) far: Namespace,
 }
 
 impl World {
     /// Lays a link, the same in both directions. Needs root.
-    pub(super) fn lay(link: LinkConfig) -> anyhow::Result<Self> {
+    pub(crate) fn lay(link: LinkConfig) -> anyhow::Result<Self> {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let name = format!("bench{}-{number}", std::process::id());
@@ -52,10 +52,20 @@ impl World {
         }
         Ok(Self { _link: laid, near, far })
     }
+
+    /// Bytes of all packets that crossed the link so far, from their IP headers on: towards the far end, and from there.
+    pub(crate) fn crossed(&self) -> anyhow::Result<(u64, u64)> {
+        let args = ["-n", self.far.name(), "-s", "-j", "link", "show", "dev", DEVICE];
+        let output = Command::new("ip").args(args).output().context("`ip` does not start")?;
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("`ip` says no JSON")?;
+        let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_u64();
+        let both = bytes("rx").zip(bytes("tx"));
+        both.with_context(|| format!("{DEVICE} does not count"))
+    }
 }
 
 /// A network namespace of this process. It is deleted when this is dropped.
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
@@ -67,7 +77,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
@@ -80,7 +90,7 @@ impl Namespace {
     }
 
     /// Calls `f` in the namespace: the sockets, threads and processes that it makes belong there for good.
-    pub(super) fn enter<T: Send>(&self, f: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    pub(crate) fn enter<T: Send>(&self, f: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         let file = File::open(self.path())?;
         // setns changes the calling thread, so a thread that ends with this call makes it.
         std::thread::scope(|scope| {

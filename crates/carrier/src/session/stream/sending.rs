@@ -11,7 +11,7 @@ use tunnel_model::{Reason, Refusal};
 use super::guard::{Guard, already_ended};
 use crate::{
     link::{SendStream, StreamError},
-    session::shared::State,
+    session::shared::{State, now},
 };
 
 /// How much data goes out together with a stream's header, in bytes; a request's head is seldom longer.
@@ -109,7 +109,7 @@ impl Sending {
                 let count = given.len();
                 if count > 0 {
                     // The carrier is the one that was asked for room a moment ago.
-                    let _ = state.session.sent(guard.id, *carrier, given);
+                    let _ = state.session.sent(guard.id, *carrier, given, now());
                 }
                 return Poll::Ready(Ok(count));
             }

@@ -4,6 +4,8 @@ mod http;
 pub(crate) mod kubectl;
 /// What a client is told when it does not get there.
 mod refusals;
+/// Scrapes of metrics, and compressed services.
+mod scrapes;
 /// OpenSSH.
 pub(crate) mod ssh;
 /// Machines behind an edge, by address.
