@@ -232,22 +232,50 @@ fn acknowledgements_are_batched() {
     let now = std::time::Instant::now();
     let ids: Vec<_> = (0..3).map(|_| edge.open(&pair_open()).unwrap().0).collect();
     for &id in &ids {
-        edge.received(id, 1, 100, now).unwrap();
-        edge.received(id, 1, 100, now).unwrap();
+        edge.received(id, 1, 5_000, now).unwrap();
+        edge.received(id, 1, 5_000, now).unwrap();
     }
     assert_eq!(edge.poll_transmit(), None);
     let due = edge.poll_timeout().unwrap();
     assert!(due > now && due - now <= Duration::from_millis(500));
     edge.handle_timeout(due);
-    let positions = ids.iter().map(|&id| Position { id, received: 200 }).collect();
+    let positions = ids.iter().map(|&id| Position { id, received: 10_000 }).collect();
     assert_eq!(edge.poll_transmit(), Some(Control::Acks(positions).encode()));
     assert_eq!(edge.poll_timeout(), None);
 
     let id = ids[0];
     edge.received(id, 1, 256 * 1024, due).unwrap();
-    let received = 200 + 256 * 1024;
+    let received = 10_000 + 256 * 1024;
     let at_once = Control::Acks(vec![Position { id, received }]).encode();
     assert_eq!(edge.poll_transmit(), Some(at_once));
+}
+
+/// A little is acknowledged with the data that goes the other way, or else late; an end is a matter of a moment.
+#[test]
+fn what_is_little_is_acknowledged_together_with_data() {
+    let mut edge = up(Side::Edge);
+    let now = std::time::Instant::now();
+    let id = edge.open(&pair_open()).unwrap().0;
+    let acks = |received| Some(Control::Acks(vec![Position { id, received }]).encode());
+    edge.received(id, 1, 100, now).unwrap();
+    assert_eq!(edge.poll_timeout(), Some(now + 20 * SECOND));
+    edge.sent(id, 1, b"an echo"[..].into(), now + Duration::from_millis(199))
+        .unwrap();
+    assert_eq!(edge.poll_transmit(), None);
+    edge.sent(id, 1, b"another"[..].into(), now + SECOND).unwrap();
+    assert_eq!(edge.poll_transmit(), acks(100));
+    assert_eq!(edge.poll_timeout(), None);
+
+    edge.received(id, 1, 100, now + SECOND).unwrap();
+    edge.handle_timeout(now + 21 * SECOND);
+    assert_eq!(edge.poll_transmit(), acks(200));
+
+    edge.received(id, 1, 100, now + 30 * SECOND).unwrap();
+    edge.received(id, 1, 16 * 1024, now + 31 * SECOND).unwrap();
+    assert_eq!(
+        edge.poll_timeout(),
+        Some(now + 30 * SECOND + Duration::from_millis(200))
+    );
 }
 
 /// The link is down from `after` on, for so long.

@@ -150,11 +150,12 @@ fn a_carrier_stream_that_was_dropped_is_never_a_clean_end() {
         let mut pair = Pair::connected(Link::default());
         let begun = pair.elapsed();
         let answer: &[Step] = if accepted {
-            &[Accept, Write(500), Vanish]
+            // So much that its acknowledgement is no longer in coming than the end.
+            &[Accept, Write(20_000), Vanish]
         } else {
             &[Vanish]
         };
-        let stream = pair.stream(&[Write(10), AwaitEnd, Finish], answer);
+        let stream = pair.stream(&[Write(20_000), AwaitEnd, Finish], answer);
         pair.run();
         let opener = pair.app(Side::Gateway, stream);
         assert_eq!(reason(&opener.receive_ending), Some(Reason::CarrierLost));
