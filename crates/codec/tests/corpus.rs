@@ -6,28 +6,22 @@
 #[path = "../../../tests/fuzz/src/codec.rs"]
 #[allow(unreachable_pub, reason = "public in the crate of the fuzz targets")]
 mod fuzz_targets;
+#[path = "../../../tests/fuzz/src/replay.rs"]
+#[allow(unreachable_pub, reason = "the same for every crate")]
+mod replay;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use fuzz_targets::{BASE, TARGETS};
+use replay::{folder, replay};
 use tunnel_codec::scrape::{Decoder, Encoder, Limits};
 use tunnel_codec::stream;
 
 /// B2, B17
 #[test]
 fn no_target_falls_over_its_corpus_or_any_truncation_of_it() {
-    for (name, target) in TARGETS {
-        let files: Vec<_> = fs::read_dir(folder(name)).unwrap().collect();
-        assert!(files.len() >= 4, "{name} has hardly a corpus");
-        for file in files {
-            let bytes = fs::read(file.unwrap().path()).unwrap();
-            for end in 0..=bytes.len() {
-                target(&bytes[..end]);
-            }
-        }
-    }
+    replay(TARGETS, 4);
 }
 
 #[test]
@@ -41,12 +35,6 @@ fn the_corpus_holds_every_kind_of_message() {
         }
         assert_eq!(fs::read(&file).ok(), Some(bytes), "{}", file.display());
     }
-}
-
-fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fuzz/corpus")
-        .join(target)
 }
 
 /// Target, file name, content.

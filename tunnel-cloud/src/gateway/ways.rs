@@ -241,7 +241,7 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, Socket
 
 fn listen_udp(key: &'static str, address: SocketAddr) -> Result<(UdpSocket, SocketAddr), CliError> {
     let bound = || {
-        let socket = udp::bind(address)?;
+        let socket = tunnel_daemon::udp::bind(address)?;
         let local = socket.local_addr()?;
         io::Result::Ok((socket, local))
     };

@@ -19,8 +19,8 @@ use tunnel_identity::UnixTime;
 /// Below the shortest timeout of UDP that NATs are known to have (RFC 4787 section 4.3 asks for two minutes, many give
 /// thirty seconds).
 pub(super) const SHORTEST: Duration = Duration::from_secs(25);
-/// A little less than what a NAT should allow, and Linux does. Longer would save little, and it is also how long an idle edge may not notice that its gateway
-/// was restarted without a farewell.
+/// A little less than what a NAT should allow, and Linux does. Longer would save little, and it is also how long an idle
+/// edge may not notice that its gateway was restarted without a farewell.
 pub(super) const LONGEST: Duration = Duration::from_secs(110);
 /// A gain below this is not worth another failure.
 const WORTH: Duration = Duration::from_secs(10);

@@ -138,8 +138,8 @@ impl Tunnel {
     }
 
     /// Opens a stream to a target at the peer. It takes data at once; the wish goes out together with the first of it, or
-    /// as soon as somebody reads or waits for the answer. Whether the peer accepts, [`Stream::established`] tells, and so does the first read; after `patience` without
-    /// an answer the stream is given up. Dropping the future gives it up too.
+    /// as soon as somebody reads or waits for the answer. Whether the peer accepts, [`Stream::established`] tells, and so
+    /// does the first read; after `patience` without an answer the stream is given up. Dropping the future gives it up too.
     pub async fn open(&self, open: &Open, patience: Duration) -> Result<Stream, Refusal> {
         match timeout(patience, self.start(open, patience)).await {
             Ok(started) => started,

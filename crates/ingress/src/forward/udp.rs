@@ -5,13 +5,12 @@ mod clients;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use socket2::{Domain, Socket, Type};
 use tokio::{
     net::UdpSocket,
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tunnel_daemon::shutdown::Tasks;
+use tunnel_daemon::{shutdown::Tasks, udp::MAX_PACKET};
 use tunnel_model::{Reason, Refusal, TraceId};
 
 pub use self::clients::ClientLimits;
@@ -29,24 +28,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MAX_WAITING: usize = 64;
 /// Packets that are taken from the socket before other tasks have their turn.
 const BATCH: usize = 64;
-/// What one burst of a fast sender needs before its reader runs again. The kernel may grant less.
-const BUFFER: usize = 4 * 1024 * 1024;
-/// The longest packet of UDP, in bytes, and more.
-const MAX_PACKET: usize = 0xffff;
-
-/// A socket for packets of clients. An IPv6 wildcard takes IPv4 too.
-pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    // Smaller buffers work too, only not as fast.
-    let _ = socket.set_recv_buffer_size(BUFFER);
-    let _ = socket.set_send_buffer_size(BUFFER);
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
-}
 
 /// Serves a port until `tasks` is stopping or the forward is taken back.
 ///
