@@ -15,13 +15,16 @@ use crate::{
 };
 
 pub(crate) use ours::Ours;
+use ours::Way;
 pub(crate) use place::Place;
 
 /// Something that carries the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// This project.
+    /// This project, by a port of the gateway that leads to one target, as with every peer.
     Ours,
+    /// The same by its proxy: a name, a credential, any target.
+    OursByName,
     /// Socket, QUIC stream, socket.
     Bare,
     /// frp, with its QUIC transport.
@@ -37,8 +40,9 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Ours,
+        Self::OursByName,
         Self::Bare,
         Self::FrpQuic,
         Self::FrpTls,
@@ -50,6 +54,7 @@ impl Subject {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "tunnel",
+            Self::OursByName => "tunnel (proxy)",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
             Self::FrpTls => "frp (TLS)",
@@ -62,7 +67,8 @@ impl Subject {
     /// Starts it; `None` if it is not installed.
     pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
-            Self::Ours => ours::start(place, backends, dir).await.map(Some),
+            Self::Ours => ours::start(place, backends, dir, Way::Port).await.map(Some),
+            Self::OursByName => ours::start(place, backends, dir, Way::Proxy).await.map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
             Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
             Self::FrpTls => frp::start(place, backends, dir, "tcp").await,

@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
-use super::{Place, Started, udp_port};
+use super::{Place, Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, capture, find, free_port, wait_for_port},
@@ -27,6 +27,17 @@ pub(crate) struct Ours {
     sni: SocketAddr,
     /// Where packets for the edge's sink get in.
     udp: SocketAddr,
+    /// The ports that lead to the servers.
+    ports: (SocketAddr, SocketAddr),
+}
+
+/// How clients get in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    /// By a port for each server.
+    Port,
+    /// By the proxy, with a credential and a name.
+    Proxy,
 }
 
 impl Ours {
@@ -55,6 +66,7 @@ impl Ours {
             proxy,
             sni: ([127, 0, 0, 1], free_port()?).into(),
             udp: udp_port()?,
+            ports: two_ports()?,
         };
         let state = ours.path("cloud-state");
         let (public, proxy) = (ours.public.to_string(), format!("127.0.0.1:{proxy}"));
@@ -75,12 +87,19 @@ impl Ours {
         let text = text.replace("127.0.0.1:7090", "127.0.0.1:0");
         let mut text = text.replace("[listen]\n", &format!("[listen]\nsni = \"{}\"\n", ours.sni));
         text += "\n[limits]\nprincipal_opens_per_second = 1000000\nnode_opens_per_second = 1000000\n";
-        // Packets and server names carry no credential: who reaches the ports may use them.
-        text += &format!(
-            "\n[[forward]]\nlisten = \"{}\"\nnode = \"edge1\"\ntarget = \"service:packets\"\nprotocol = \"udp\"\n\
-             \n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\ntargets = [\"service:packets\", \"service:bulk\"]\n",
-            ours.udp
-        );
+        // Ports and server names carry no credential: who reaches them may use them.
+        text += "\n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\n\
+                 targets = [\"service:packets\", \"service:bulk\", \"service:page\"]\n";
+        for (listen, service, protocol) in [
+            (ours.udp, "packets", "udp"),
+            (ours.ports.0, "bulk", "tcp"),
+            (ours.ports.1, "page", "tcp"),
+        ] {
+            text += &format!(
+                "\n[[forward]]\nlisten = \"{listen}\"\nnode = \"edge1\"\ntarget = \"service:{service}\"\n\
+                 protocol = \"{protocol}\"\n"
+            );
+        }
         std::fs::write(&ours.config, text)?;
         let log = ours.dir.join("cloud.log");
         let serve = Running::start(&ours.cloud, &["serve", "--config", &ours.config], &log)?;
@@ -155,11 +174,17 @@ impl Ours {
     }
 }
 
-pub(super) async fn start(place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Started> {
+pub(super) async fn start(place: &Place, backends: Backends, dir: &Path, way: Way) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
     let edge = gateway.edge_in(place, backends, gateway.public).await?;
     Ok(Started {
-        entry: gateway.entry().await?,
+        entry: match way {
+            Way::Port => Entry::Ports {
+                tcp: gateway.ports.0,
+                http: gateway.ports.1,
+            },
+            Way::Proxy => gateway.entry().await?,
+        },
         udp: Some(gateway.udp),
         _processes: vec![serve, edge],
     })
