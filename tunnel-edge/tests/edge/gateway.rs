@@ -176,6 +176,7 @@ impl Gateway {
             allow: AllowList::default(),
             advertise: Vec::new(),
             local_port: 0,
+            link_rate: None,
             link_proxy: None,
             metrics: None,
             listeners: Vec::new(),
