@@ -25,6 +25,8 @@ pub(crate) enum Subject {
     Ours,
     /// The same by its proxy: a name, a credential, any target.
     OursByName,
+    /// The same by name, and it is told what the link carries.
+    OursTold,
     /// Socket, QUIC stream, socket.
     Bare,
     /// frp, with its QUIC transport.
@@ -55,6 +57,7 @@ impl Subject {
         match self {
             Self::Ours => "tunnel",
             Self::OursByName => "tunnel (proxy)",
+            Self::OursTold => "tunnel, rate configured",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
             Self::FrpTls => "frp (TLS)",
@@ -67,8 +70,11 @@ impl Subject {
     /// Starts it; `None` if it is not installed.
     pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
-            Self::Ours => ours::start(place, backends, dir, Way::Port).await.map(Some),
-            Self::OursByName => ours::start(place, backends, dir, Way::Proxy).await.map(Some),
+            Self::Ours => ours::start(place, backends, dir, Way::Port, None).await.map(Some),
+            Self::OursByName => ours::start(place, backends, dir, Way::Proxy, None).await.map(Some),
+            Self::OursTold => ours::start(place, backends, dir, Way::Proxy, Some("3mbit"))
+                .await
+                .map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
             Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
             Self::FrpTls => frp::start(place, backends, dir, "tcp").await,

@@ -129,10 +129,16 @@ impl Ours {
 
     /// The same, and the edge finds the gateway at `gateway`.
     pub(crate) async fn edge_at(&self, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
-        self.edge_in(&Place::loopback(), backends, gateway).await
+        self.edge_in(&Place::loopback(), backends, gateway, None).await
     }
 
-    async fn edge_in(&self, place: &Place, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
+    async fn edge_in(
+        &self,
+        place: &Place,
+        backends: Backends,
+        gateway: SocketAddr,
+        rate: Option<&str>,
+    ) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
         let join = ["join", &token, "--config", &config, "--state", &state];
@@ -150,6 +156,9 @@ impl Ours {
             "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
             backends.udp
         );
+        if let Some(rate) = rate {
+            text += &format!("\n[link]\nrate = \"{rate}\"\n");
+        }
         std::fs::write(&config, text)?;
         let log = self.dir.join("edge.log");
         let run = place.start(&self.edge, &["run", "--config", &config], &log)?;
@@ -174,9 +183,16 @@ impl Ours {
     }
 }
 
-pub(super) async fn start(place: &Place, backends: Backends, dir: &Path, way: Way) -> anyhow::Result<Started> {
+/// `rate` is what the edge is told of the link.
+pub(super) async fn start(
+    place: &Place,
+    backends: Backends,
+    dir: &Path,
+    way: Way,
+    rate: Option<&str>,
+) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
-    let edge = gateway.edge_in(place, backends, gateway.public).await?;
+    let edge = gateway.edge_in(place, backends, gateway.public, rate).await?;
     Ok(Started {
         entry: match way {
             Way::Port => Entry::Ports {
