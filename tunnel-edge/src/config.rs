@@ -1,5 +1,7 @@
 //! `edge.toml`: what is written there ([`RawConfig`]) and what it means ([`Config`]).
 
+mod amount;
+mod budget;
 mod listen;
 mod proxy;
 mod rate;
@@ -21,6 +23,7 @@ use tunnel_model::{AllowList, DEFAULT_SERVICES, GatewayAddr, HostPort, Offer, Pr
 use tunnel_proto::{OfferError, check_offer};
 
 pub use self::{
+    budget::{Bytes, LinkBudget},
     listen::{Listener, RawListen, RawListens},
     proxy::ProxyConfig,
     rate::LinkRate,
@@ -85,6 +88,9 @@ pub struct LinkConfig {
     /// somebody waits for goes before what nobody does; without it, as fast as the link takes it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<LinkRate>,
+    /// What the link may carry in a day of UTC, both ways; without it, all that it takes
+    #[serde(skip_serializing_if = "is_default")]
+    pub budget: LinkBudget,
 }
 
 /// The configuration in effect.
@@ -106,6 +112,8 @@ pub struct Config {
     pub link_proxy: Option<ProxySetting>,
     /// What the link carries, where that is known.
     pub link_rate: Option<LinkRate>,
+    /// What the link may carry in a day.
+    pub link_budget: LinkBudget,
     /// Where metrics are served, a loopback address.
     pub metrics: Option<SocketAddr>,
     /// Listeners for services beyond the gateway.
@@ -191,6 +199,7 @@ impl Config {
             local_port: raw.link.local_port,
             link_proxy: raw.link.proxy,
             link_rate: raw.link.rate,
+            link_budget: raw.link.budget,
             metrics,
             listeners,
             proxy: raw.proxy,
@@ -212,6 +221,7 @@ impl Config {
                 local_port: self.local_port,
                 proxy: self.link_proxy.clone(),
                 rate: self.link_rate,
+                budget: self.link_budget,
             },
             listen: RawListens::new(self.metrics, &self.listeners),
             proxy: self.proxy.clone(),
@@ -352,7 +362,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\nproxy = \"socks5://p:1\"\nrate = \"3mbit\"\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\nproxy = \"socks5://p:1\"\nrate = \"3mbit\"\nbudget = {{ all = \"500MB\", bulk = \"1.5GiB\" }}\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();

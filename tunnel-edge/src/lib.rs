@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod agent;
+mod budget;
 pub mod check;
 pub mod cli;
 pub mod config;

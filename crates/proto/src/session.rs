@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tunnel_model::{LinkLoss, Offer, Reason, Refusal};
+use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
 
 use self::{
     acks::Acks,
@@ -157,6 +157,8 @@ pub struct Session {
     rate: Option<Rate>,
     /// What the peer is to hold to.
     down: Option<Rate>,
+    /// Bytes that streams of each class have moved since somebody asked, in the order of [`Class::ALL`].
+    moved: [u64; Class::ALL.len()],
     gone: Gone,
     /// There may be a new time to wait for.
     timer_moved: bool,
@@ -200,6 +202,7 @@ impl Session {
             graces: BTreeSet::new(),
             rate: None,
             down: None,
+            moved: [0; Class::ALL.len()],
             gone: Gone::default(),
             timer_moved: false,
             keepalive: None,
@@ -421,6 +424,12 @@ impl Session {
     /// The next thing to know.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
+    /// What is sent again on another carrier counts once.
+    pub fn take_moved(&mut self) -> [u64; Class::ALL.len()] {
+        std::mem::take(&mut self.moved)
     }
 
     /// How many streams are open: those with a direction that has not ended here.

@@ -4,6 +4,7 @@
 //! other keeps the certificate valid. Each stream is a task of its own. All belong to the [`Tasks`] of the home that the
 //! agent was started in, so that several agents can live in one process.
 
+mod accounts;
 mod dial;
 mod encoded;
 mod fallback;
@@ -41,10 +42,11 @@ use tunnel_daemon::{
 };
 use tunnel_identity::{UnixTime, Validity};
 use tunnel_ingress::IngressMetrics;
-use tunnel_model::{LossCause, Reason, Refusal};
+use tunnel_model::{Class, LossCause, Reason, Refusal};
 
 pub(crate) use self::session::{hello, session_config};
 use self::{
+    accounts::Accounts,
     encoded::Encodings,
     network::Network,
     retry::Retry,
@@ -158,6 +160,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) metrics: EdgeMetrics,
     journal: Journal,
+    accounts: Accounts,
     encodings: Encodings,
     networks: Mutex<Networks>,
     /// Where it listens for local clients, in the configuration's order.
@@ -199,6 +202,7 @@ impl Agent {
         let proxy = config.proxy.as_ref().map(bind_proxy).transpose()?;
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State::new(identity.now())),
+            accounts: Accounts::open(&config.state, identity.now()),
             identity,
             settings: watch::Sender::new(Arc::new(Settings::new(config))),
             enforced: watch::Sender::new(0),
@@ -336,6 +340,18 @@ impl Shared {
         })
     }
 
+    /// The same, for a stream of a class whose budget is not spent.
+    pub(crate) fn tunnel_for(&self, class: Class) -> Result<Tunnel, Refusal> {
+        self.admit(class)?;
+        self.tunnel()
+    }
+
+    /// Whether a stream of this class may be opened today.
+    pub(crate) fn admit(&self, class: Class) -> Result<(), Refusal> {
+        let budget = self.settings.borrow().budget;
+        self.accounts.admit(class, &budget, self.identity.now())
+    }
+
     /// Since when there is no session, by the corrected clock.
     pub(crate) fn away_since(&self) -> UnixTime {
         let state = self.state.borrow();
@@ -417,6 +433,7 @@ async fn live(shared: Arc<Shared>) -> Result<(), Infallible> {
     session::forget(&mut kept, &why);
     // It may be back as another version tomorrow; unless there was no link anyway.
     shared.lost(LossCause::EdgeStopped, &why, Moved::default());
+    shared.accounts.close();
     // The farewell is worth a moment, not more: whoever does not hear it finds out by the silence.
     let _ = timeout(FAREWELL, shared.dialer.wait_idle()).await;
     shared.state.send_modify(|state| state.stopped(shared.identity.now()));

@@ -9,15 +9,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use tunnel_carrier::{Carrier, CarrierKind, Connection, Driver, Meter, Notice, Tunnel};
+use tunnel_carrier::{Carrier, CarrierKind, Connection, Driver, Notice, Tunnel};
 use tunnel_model::{LossCause, Reason, Refusal};
 use tunnel_proto::Hello;
 
 use super::{
     Settings, Shared,
+    accounts::{self, Counted},
     dial::replacement,
     fallback::way_back,
     health::{Dead, keep_healthy},
@@ -74,8 +79,8 @@ impl Session {
             lingers,
         } = ended;
         let moved = Moved {
-            sent: carrier.meter.sent_bytes(),
-            received: carrier.meter.received_bytes(),
+            sent: carrier.counted.meter.sent_bytes(),
+            received: carrier.counted.meter.received_bytes(),
         };
         if lingers.is_some() {
             let cutting = shared.tasks.cutting();
@@ -103,14 +108,14 @@ impl Session {
 /// A carrier that the session goes over.
 struct Running {
     driver: JoinHandle<Refusal>,
-    meter: Meter,
+    counted: Counted,
     kind: CarrierKind,
 }
 
 impl Running {
     fn start(shared: &Shared, driver: Driver, kind: CarrierKind) -> Self {
         Self {
-            meter: driver.meter(),
+            counted: Counted::new(driver.meter()),
             driver: shared.tasks.spawn(driver.run()),
             kind,
         }
@@ -148,8 +153,21 @@ enum Next {
 }
 
 impl Serving<'_> {
-    /// Serves over this carrier.
+    /// Serves over this carrier, and counts what it carries.
     async fn over(&mut self, carrier: &mut Running, kept: &mut Kept, network: &mut Network) -> Next {
+        let next = self.until_over(carrier, kept, network).await;
+        self.count(carrier, &kept.opened.tunnel);
+        next
+    }
+
+    fn count(&self, carrier: &mut Running, tunnel: &Tunnel) {
+        let shared = self.shared;
+        let budget = shared.settings.borrow().budget;
+        let now = shared.identity.now();
+        shared.accounts.count(&mut carrier.counted, tunnel, &budget, now);
+    }
+
+    async fn until_over(&mut self, carrier: &mut Running, kept: &mut Kept, network: &mut Network) -> Next {
         let (shared, alive) = (self.shared, self.alive);
         let tunnel = kept.opened.tunnel.clone();
         let (stopping, cutting) = (shared.tasks.stopping(), shared.tasks.cutting());
@@ -162,6 +180,7 @@ impl Serving<'_> {
         });
         let pause = (carrier.kind == CarrierKind::Tls).then(|| kept.returns.pause());
         let mut back = pin!(way_back(shared, &dialled_with.gateways, pause));
+        let mut counting = interval(accounts::EVERY);
         let mut given_up = false;
         loop {
             tokio::select! {
@@ -170,6 +189,7 @@ impl Serving<'_> {
                     self.served = true;
                     shared.tasks.spawn(streams::serve(Arc::clone(shared), incoming));
                 }
+                _ = counting.tick() => self.count(carrier, &tunnel),
                 Some(notice) = kept.opened.notices.recv() => if let Some(ended) = hear(*notice, shared, &tunnel) {
                     return Next::Over(ended);
                 },

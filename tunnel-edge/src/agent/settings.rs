@@ -3,7 +3,7 @@
 use tunnel_model::{DenyList, GatewayAddr, Offer};
 
 use crate::{
-    config::{Config, LinkRate},
+    config::{Config, LinkBudget, LinkRate},
     targets::Targets,
 };
 
@@ -18,6 +18,8 @@ pub struct Settings {
     pub deny: DenyList,
     /// What the link carries, as far as somebody has said that.
     pub rate: LinkRate,
+    /// What it may carry in a day.
+    pub budget: LinkBudget,
     /// Rises with every change.
     pub generation: u64,
     /// Rises with every change after which the present session is not the right one.
@@ -36,6 +38,7 @@ impl Settings {
                 .map(|proxy| proxy.deny.clone())
                 .unwrap_or_default(),
             rate: config.link_rate.unwrap_or_default(),
+            budget: config.link_budget,
             generation: 0,
             epoch: 0,
         }

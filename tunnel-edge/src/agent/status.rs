@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tunnel_carrier::Tunnel;
-use tunnel_model::{NodeId, Service, Subnet};
+use tunnel_model::{Class, NodeId, Service, Subnet};
 
 use super::{Phase, Shared};
-use crate::reload::Configuration;
+use crate::{
+    budget::Account,
+    config::{Bytes, LinkBudget},
+    reload::Configuration,
+};
 
 /// What `tunnel-edge status` shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +32,9 @@ pub struct Status {
     pub message: Option<String>,
     /// While connected: the link.
     pub link: Option<Link>,
+    /// What the link has carried today.
+    #[serde(default)]
+    pub today: Option<Today>,
     /// When the certificate expires (RFC 3339, UTC).
     pub certificate_expires: String,
     /// What the edge offers.
@@ -40,6 +47,46 @@ pub struct Status {
     pub configuration: Option<Configuration>,
     /// The agent's version.
     pub version: String,
+}
+
+/// What the link has carried on a day of UTC, and what it may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Today {
+    /// The day, such as `2026-11-26`.
+    pub day: String,
+    /// All packets, and then the streams of each class that has carried something or has a budget.
+    pub carried: Vec<Share>,
+}
+
+/// A part of what the link carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Share {
+    /// `all`, or a class.
+    pub of: String,
+    /// Bytes both ways: of UDP or TCP payload for `all`, of data for a class.
+    pub bytes: u64,
+    /// What it may be, where that is configured.
+    pub budget: Option<u64>,
+}
+
+impl Today {
+    fn of(account: Account, budget: &LinkBudget) -> Self {
+        let share = |of: &str, bytes, budget: Option<Bytes>| Share {
+            of: of.to_owned(),
+            bytes,
+            budget: budget.map(|budget| budget.0),
+        };
+        let all = share("all", account.carried.all, budget.all);
+        let classes = Class::ALL.into_iter().filter_map(|class| {
+            let bytes = account.carried.classes.get(&class).copied().unwrap_or_default();
+            let limit = budget.of(class);
+            (bytes > 0 || limit.is_some()).then(|| share(class.as_str(), bytes, limit))
+        });
+        Self {
+            carried: std::iter::once(all).chain(classes).collect(),
+            day: account.day,
+        }
+    }
 }
 
 /// The link to the gateway.
@@ -85,6 +132,7 @@ impl Status {
             reason: state.why.as_ref().map(|why| why.reason.to_string()),
             message: state.why.map(|why| why.message),
             link,
+            today: Some(Today::of(shared.accounts.today(), &settings.budget)),
             certificate_expires: shared.identity.validity().borrow().not_after.to_string(),
             services: settings.targets.services().to_vec(),
             subnets: settings.targets.subnets().to_vec(),

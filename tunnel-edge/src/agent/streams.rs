@@ -25,6 +25,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         target,
         protocol,
         encoding,
+        class,
         principal,
         trace,
         ..
@@ -32,6 +33,10 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     // First, or what is enforced while the target is dialled would pass it by.
     let mut enforced = shared.enforced.subscribe();
     let settings = Arc::clone(&shared.settings.borrow());
+    if let Err(refusal) = shared.admit(class) {
+        shared.metrics.refused(refusal.reason);
+        return answer.refuse(&refusal).await;
+    }
     let dialling = async {
         Ok(match protocol {
             Protocol::Tcp => {

@@ -168,6 +168,13 @@ fn status_table(status: &Status) -> Table {
         row("received", &format!("{} bytes", link.received_bytes));
         row("lost", &format!("{} packets", link.lost_packets));
     }
+    for share in status.today.iter().flat_map(|today| &today.carried) {
+        let budget = share.budget.map(|budget| format!(" of {budget}")).unwrap_or_default();
+        row(
+            &format!("today, {}", share.of),
+            &format!("{}{budget} bytes", share.bytes),
+        );
+    }
     if let Some(configuration) = &status.configuration {
         row("configuration", &trust(configuration));
     }

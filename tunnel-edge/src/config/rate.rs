@@ -9,6 +9,8 @@ use serde::{
 };
 use tunnel_proto::Rate;
 
+use super::amount;
+
 /// The key `link.rate`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkRate {
@@ -49,20 +51,7 @@ impl FromStr for Written {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} is no rate; write one like \"3mbit\", \"2.5mbit\" or \"512kbit\"");
-        let lower = text.trim().to_ascii_lowercase();
-        let unit = UNITS
-            .iter()
-            .find_map(|(unit, size)| Some((lower.strip_suffix(unit)?, *size)));
-        let (amount, size) = unit.ok_or_else(wrong)?;
-        let amount = amount.trim();
-        let plain = amount.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let amount: f64 = Some(amount)
-            .filter(|_| plain)
-            .and_then(|a| a.parse().ok())
-            .ok_or_else(wrong)?;
-        // A cast of a float saturates.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let bits = (amount * size as f64).round() as u64;
+        let bits = amount::read(text, &UNITS).ok_or_else(wrong)?;
         let rate = Rate::from_bits_per_second(bits).filter(|rate| *rate >= Rate::LEAST);
         rate.map(Self)
             .ok_or_else(|| format!("{text:?} is too little to be a link; the least is \"8kbit\""))
@@ -72,10 +61,7 @@ impl FromStr for Written {
 /// The form that [`FromStr`] reads.
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = self.0.bits_per_second();
-        let whole = UNITS.iter().find(|(_, size)| bits.is_multiple_of(*size));
-        let (unit, size) = whole.copied().unwrap_or(("bit", 1));
-        write!(f, "{}{unit}", bits / size)
+        f.write_str(&amount::write(self.0.bits_per_second(), &UNITS))
     }
 }
 

@@ -134,7 +134,7 @@ async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local:
 /// A stream to the service, which is there.
 async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Result<Stream, Refusal> {
     let open = header(service, Protocol::Tcp, trace);
-    let tunnel = shared.tunnel()?;
+    let tunnel = shared.tunnel_for(open.class)?;
     let mut stream = tunnel.open(&open, DIAL_DEADLINE).await?;
     stream.established().await?;
     Ok(stream)

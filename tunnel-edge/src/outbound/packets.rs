@@ -122,8 +122,8 @@ impl Port {
 
     /// A flow to the service, which is there. The packets that wait go out with the wish, for no round trip.
     async fn reach(&self, packets: &mut mpsc::Receiver<Bytes>, trace: TraceId) -> Result<Flow, Refusal> {
-        let tunnel = self.shared.tunnel()?;
         let open = header(&self.service, Protocol::Udp, trace);
+        let tunnel = self.shared.tunnel_for(open.class)?;
         let mut flow = tunnel.open(&open, DIAL_DEADLINE).await?.into_flow();
         while let Ok(packet) = packets.try_recv() {
             flow.send(&packet);

@@ -125,6 +125,7 @@ impl Dial for WayOut {
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Outbound, Refusal> {
+        self.shared.admit(request.class)?;
         let tunnel = self.shared.tunnel().map_err(|why| {
             // Whatever keeps the agent away from its gateway is no fault of the client's.
             let since = self.shared.away_since();

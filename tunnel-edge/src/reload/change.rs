@@ -29,6 +29,7 @@ impl Change {
                 ("gateway.addresses", old.gateways == new.gateways),
                 ("service", old.services == new.services),
                 ("link.rate", old.link_rate == new.link_rate),
+                ("link.budget", old.link_budget == new.link_budget),
                 ("proxy.deny", proxy(|old, new| old.deny == new.deny)),
                 ("log.level", old.log.level == new.log.level),
             ]),

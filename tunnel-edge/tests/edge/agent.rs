@@ -248,7 +248,7 @@ async fn edge(gateway: &Gateway) -> (Agent, tempfile::TempDir, TcpListener) {
 }
 
 /// A stream from the gateway, and the connection to the target at its other end.
-async fn reach(session: &Session, target: &TcpListener, name: &str) -> (Stream, TcpStream) {
+pub(crate) async fn reach(session: &Session, target: &TcpListener, name: &str) -> (Stream, TcpStream) {
     let (stream, served) = soon("a stream", async {
         tokio::join!(session.connect(name), target.accept())
     })
@@ -256,7 +256,7 @@ async fn reach(session: &Session, target: &TcpListener, name: &str) -> (Stream, 
     (stream.unwrap(), served.unwrap().0)
 }
 
-async fn read(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+pub(crate) async fn read(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
     let mut got = Vec::new();
     soon("an end or a break", from.read_to_end(&mut got)).await.map(|_| got)
 }

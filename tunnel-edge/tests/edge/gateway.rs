@@ -61,11 +61,16 @@ pub(crate) struct Session {
 impl Session {
     /// A stream whose target is there.
     pub(crate) async fn connect(&self, target: &str) -> Result<Stream, Refusal> {
+        self.connect_as(tunnel_model::Class::Api, target).await
+    }
+
+    /// The same for a stream of this class.
+    pub(crate) async fn connect_as(&self, class: tunnel_model::Class, target: &str) -> Result<Stream, Refusal> {
         let open = Open {
             target: target.parse::<Target>().unwrap(),
             protocol: Protocol::Tcp,
             encoding: tunnel_model::Encoding::Raw,
-            class: tunnel_model::Class::Api,
+            class,
             trace: TraceId::from_bytes([1; 16]),
             principal: "user:alice".to_owned(),
             node: None,
@@ -177,6 +182,7 @@ impl Gateway {
             advertise: Vec::new(),
             local_port: 0,
             link_rate: None,
+            link_budget: tunnel_edge::config::LinkBudget::default(),
             link_proxy: None,
             metrics: None,
             listeners: Vec::new(),

@@ -3,6 +3,8 @@
 
 /// The running agent: streams, losses, renewal, the end.
 mod agent;
+/// What the link may carry in a day.
+mod budget;
 /// Flows of packets: both ways, refused, gone.
 mod flows;
 /// A gateway for one test.

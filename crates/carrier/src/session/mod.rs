@@ -286,6 +286,17 @@ impl Tunnel {
         self.shared.with_quietly(|state| state.session.open_streams())
     }
 
+    /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
+    /// Packets in datagrams are not among them.
+    pub fn take_moved(&self) -> [u64; Class::ALL.len()] {
+        self.shared.with_quietly(|state| state.session.take_moved())
+    }
+
+    /// Breaks every stream of a class, at both ends.
+    pub fn cut_class(&self, class: Class, refusal: &Refusal) {
+        self.shared.with(|state| state.session.cut_class(class, refusal));
+    }
+
     /// How it is doing; nothing while there is no connection.
     pub fn status(&self) -> Option<TunnelStatus> {
         let connection = self.shared.connection.load_full()?;

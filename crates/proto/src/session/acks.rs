@@ -145,6 +145,7 @@ impl Session {
         if bytes > 0 {
             self.acks.kept += bytes;
             stream.replay.push(data);
+            self.moved[stream.class as usize] += bytes as u64;
         }
         if self.is_paced() {
             self.turn_taken(id, bytes);
@@ -161,6 +162,7 @@ impl Session {
         self.require(carrier)?;
         let stream = self.streams.get_mut(&id).ok_or(Stale)?;
         stream.received += bytes as u64;
+        self.moved[stream.class as usize] += bytes as u64;
         if bytes > 0 {
             let before = self.acks.due();
             self.acks.owed.insert(id, stream.received);

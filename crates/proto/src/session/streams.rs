@@ -234,6 +234,18 @@ impl Session {
         }
     }
 
+    /// Breaks every stream of a class that has not ended, at both ends.
+    pub fn cut_class(&mut self, class: Class, refusal: &Refusal) {
+        let of_class = |stream: &Stream| stream.class == class && !stream.over;
+        let streams = self.streams.iter().filter(|(_, stream)| of_class(stream));
+        let ids: Vec<_> = streams.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.void(id, refusal);
+            let refusal = refusal.clone();
+            self.events.push_back(Event::Broken { id, refusal });
+        }
+    }
+
     fn void(&mut self, id: StreamId, refusal: &Refusal) {
         self.forget(id);
         self.gone.note(id, refusal);
