@@ -11,7 +11,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tunnel_carrier::tls::Proxy;
+use tunnel_carrier::{CarrierKind, tls::Proxy};
 use tunnel_daemon::{
     config::{ConfigError, Source},
     logs::LogConfig,
@@ -72,6 +72,9 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkConfig {
+    /// The only way to go: "quic" or "tls"; without it, QUIC where UDP gets through, else TLS
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
     /// The local UDP port, for firewalls that want to know; 0 takes a free one and keeps it while the agent runs
     pub local_port: u16,
     /// The proxy on the way to the gateway where UDP does not get out: "http://HOST:PORT" or "socks5://HOST:PORT", with
@@ -79,6 +82,25 @@ pub struct LinkConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub proxy: Option<ProxySetting>,
+}
+
+/// A way to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// By UDP.
+    Quic,
+    /// By TCP.
+    Tls,
+}
+
+impl From<Carrier> for CarrierKind {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Quic => Self::Quic,
+            Carrier::Tls => Self::Tls,
+        }
+    }
 }
 
 /// The configuration in effect.
@@ -94,6 +116,8 @@ pub struct Config {
     pub allow: AllowList,
     /// Subnets that this machine leads to.
     pub advertise: Vec<Subnet>,
+    /// The only way to go; none says whichever gets through.
+    pub link_carrier: Option<Carrier>,
     /// The local UDP port; 0 takes a free one.
     pub local_port: u16,
     /// The proxy on the way to the gateway; none says that the environment counts.
@@ -169,6 +193,9 @@ impl Config {
             let taken = listeners.iter().map(|listener| listener.listen).chain(metrics);
             proxy.check(source, taken)?;
         }
+        if let (Some(Carrier::Quic), Some(ProxySetting::Through(_))) = (raw.link.carrier, &raw.link.proxy) {
+            return Err(source.invalid("link.proxy", "a proxy is for TLS, and link.carrier is \"quic\""));
+        }
         let beside = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             state: beside.join(&raw.state),
@@ -180,6 +207,7 @@ impl Config {
             },
             allow: raw.allow,
             advertise: raw.advertise,
+            link_carrier: raw.link.carrier,
             local_port: raw.link.local_port,
             link_proxy: raw.link.proxy,
             metrics,
@@ -200,6 +228,7 @@ impl Config {
             },
             services: self.services.clone(),
             link: LinkConfig {
+                carrier: self.link_carrier,
                 local_port: self.local_port,
                 proxy: self.link_proxy.clone(),
             },
@@ -342,7 +371,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\nproxy = \"socks5://p:1\"\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\ncarrier = \"tls\"\nlocal_port = 4000\nproxy = \"socks5://p:1\"\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
@@ -450,6 +479,11 @@ mod tests {
                 9,
             ),
             (
+                format!("{BASE}[link]\ncarrier = \"quic\"\nproxy = \"http://p:3128\"\n"),
+                "link.proxy",
+                6,
+            ),
+            (
                 format!("{BASE}[proxy]\ndeny = [\"*.edge2\", \"edge2\"]\n"),
                 "proxy.deny[1]",
                 5,
@@ -463,6 +497,10 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert_eq!((error.problem(), error.key()), (Problem::InvalidValue, Some(key)));
             assert_eq!(error.position().map(|p| p.line), Some(line), "{text}");
+        }
+        for carrier in ["\"tcp\"", "\"\"", "[\"tls\"]"] {
+            let error = parse(&format!("{BASE}[link]\ncarrier = {carrier}\n")).unwrap_err();
+            assert_eq!(error.position().map(|p| p.line), Some(5), "{error}");
         }
         let misspelt = parse(&format!("{BASE}[listen]\nmetric = \"127.0.0.1:1\"\n")).unwrap_err();
         assert_eq!(misspelt.problem(), Problem::UnknownKey);

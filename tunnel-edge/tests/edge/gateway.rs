@@ -175,6 +175,7 @@ impl Gateway {
             services: services.iter().map(service).collect(),
             allow: AllowList::default(),
             advertise: Vec::new(),
+            link_carrier: None,
             local_port: 0,
             link_proxy: None,
             metrics: None,

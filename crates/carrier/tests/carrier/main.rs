@@ -11,6 +11,8 @@ mod exchange;
 mod flood;
 /// Packets in datagrams: both ways, large, early, unknown, too many.
 mod flows;
+/// The race of QUIC and TLS.
+mod race;
 /// Streams joined with sockets.
 mod relay;
 /// Streams that go on over another connection.
