@@ -5,6 +5,7 @@
 //! | `streams` | one stream's life, and what may overtake what |
 //! | `carriers` | carriers that come, fall silent, die and are left in order |
 //! | `resume` | streams that go on over another carrier |
+//! | `gibibyte` | much data over many cuts |
 //! | `property` | any scenario: no stream hangs, no cut looks like an end |
 //! | `hostile` | one session and a peer that breaks the rules, by hand-made frames |
 //! | `corpus` | the fuzz targets, fed with the committed corpus and every truncation of it |
@@ -20,6 +21,7 @@ mod pair;
 mod carriers;
 mod corpus;
 mod document;
+mod gibibyte;
 mod hostile;
 mod property;
 mod resume;
