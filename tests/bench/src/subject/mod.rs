@@ -22,6 +22,8 @@ pub(crate) use place::Place;
 pub(crate) enum Subject {
     /// This project.
     Ours,
+    /// The same, over TLS only.
+    OursTls,
     /// Socket, QUIC stream, socket.
     Bare,
     /// frp, with its QUIC transport.
@@ -30,6 +32,8 @@ pub(crate) enum Subject {
     FrpTls,
     /// rathole, encrypted by Noise.
     RatholeNoise,
+    /// rathole over TLS.
+    RatholeTls,
     /// OpenSSH, the far end dials.
     SshReverse,
     /// OpenSSH, the near end dials.
@@ -37,12 +41,14 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Ours,
+        Self::OursTls,
         Self::Bare,
         Self::FrpQuic,
         Self::FrpTls,
         Self::RatholeNoise,
+        Self::RatholeTls,
         Self::SshReverse,
         Self::SshLocal,
     ];
@@ -50,10 +56,12 @@ impl Subject {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "tunnel",
+            Self::OursTls => "tunnel (TLS)",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
             Self::FrpTls => "frp (TLS)",
             Self::RatholeNoise => "rathole (noise)",
+            Self::RatholeTls => "rathole (TLS)",
             Self::SshReverse => "ssh -R",
             Self::SshLocal => "ssh -L",
         }
@@ -62,11 +70,13 @@ impl Subject {
     /// Starts it; `None` if it is not installed.
     pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
-            Self::Ours => ours::start(place, backends, dir).await.map(Some),
+            Self::Ours => ours::start(place, backends, dir, None).await.map(Some),
+            Self::OursTls => ours::start(place, backends, dir, Some("tls")).await.map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
             Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
             Self::FrpTls => frp::start(place, backends, dir, "tcp").await,
-            Self::RatholeNoise => rathole::start(place, backends, dir).await,
+            Self::RatholeNoise => rathole::start(place, backends, dir, rathole::Transport::Noise).await,
+            Self::RatholeTls => rathole::start(place, backends, dir, rathole::Transport::Tls).await,
             Self::SshReverse => ssh::start(place, backends, dir, ssh::Direction::Reverse).await,
             Self::SshLocal => ssh::start(place, backends, dir, ssh::Direction::Local).await,
         }

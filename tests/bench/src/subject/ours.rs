@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::Value;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
@@ -41,7 +42,7 @@ impl Ours {
         Self::start_at(&Place::loopback(), dir).await
     }
 
-    async fn start_at(place: &Place, dir: &Path) -> anyhow::Result<(Self, Running)> {
+    pub(crate) async fn start_at(place: &Place, dir: &Path) -> anyhow::Result<(Self, Running)> {
         let missing = "is not built; run `cargo build --release --bins`";
         let cloud = find("tunnel-cloud").with_context(|| format!("tunnel-cloud {missing}"))?;
         let edge = find("tunnel-edge").with_context(|| format!("tunnel-edge {missing}"))?;
@@ -98,6 +99,27 @@ impl Ours {
         Ok(UdpRelay::start(self.public, link, 1).await?)
     }
 
+    /// Where edges dial it.
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// What the session goes over, as the edge at this place says and as the gateway says.
+    pub(crate) async fn carriers(&self, place: &Place) -> anyhow::Result<[String; 2]> {
+        let config = self.path("edge.toml");
+        let status = ["--config", &config, "status", "-o", "json"];
+        // An agent that is not connected says so and fails.
+        let said = place.capture(&self.edge, &status).await.unwrap_or_default();
+        let edge: Value = serde_json::from_str(&said).unwrap_or_default();
+        let gateway: Value = serde_json::from_str(&self.cloud(&["nodes", "show", "edge1", "-o", "json"]).await?)?;
+        Ok([&edge["link"]["carrier"], &gateway["carrier"]].map(|said| said.as_str().unwrap_or("none").to_owned()))
+    }
+
+    /// A file of the edge's state.
+    pub(crate) fn edge_state(&self, file: &str) -> PathBuf {
+        self.dir.join("edge-state").join(file)
+    }
+
     /// Where TLS gets in by its server name.
     pub(crate) fn sni(&self) -> SocketAddr {
         self.sni
@@ -110,10 +132,17 @@ impl Ours {
 
     /// The same, and the edge finds the gateway at `gateway`.
     pub(crate) async fn edge_at(&self, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
-        self.edge_in(&Place::loopback(), backends, gateway).await
+        self.edge_in(&Place::loopback(), backends, gateway, None).await
     }
 
-    async fn edge_in(&self, place: &Place, backends: Backends, gateway: SocketAddr) -> anyhow::Result<Running> {
+    /// The same, somewhere, with the only carrier that it may use, if there is to be one.
+    pub(crate) async fn edge_in(
+        &self,
+        place: &Place,
+        backends: Backends,
+        gateway: SocketAddr,
+        carrier: Option<&str>,
+    ) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
         let join = ["join", &token, "--config", &config, "--state", &state];
@@ -131,6 +160,9 @@ impl Ours {
             "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
             backends.udp
         );
+        if let Some(carrier) = carrier {
+            text += &format!("\n[link]\ncarrier = \"{carrier}\"\n");
+        }
         std::fs::write(&config, text)?;
         let log = self.dir.join("edge.log");
         let run = place.start(&self.edge, &["run", "--config", &config], &log)?;
@@ -155,12 +187,19 @@ impl Ours {
     }
 }
 
-pub(super) async fn start(place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Started> {
+/// Both ends, and the only carrier that they may use, if there is to be one.
+pub(super) async fn start(
+    place: &Place,
+    backends: Backends,
+    dir: &Path,
+    carrier: Option<&str>,
+) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
-    let edge = gateway.edge_in(place, backends, gateway.public).await?;
+    let edge = gateway.edge_in(place, backends, gateway.public, carrier).await?;
     Ok(Started {
         entry: gateway.entry().await?,
-        udp: Some(gateway.udp),
+        // Packets are dropped where they would wait behind other data.
+        udp: (carrier != Some("tls")).then_some(gateway.udp),
         _processes: vec![serve, edge],
     })
 }
