@@ -37,8 +37,8 @@ async fn where_the_one_way_is_closed_the_other_is_not_tried_and_not_blamed() {
         (CarrierKind::Tls, &gateway.udp, "no gateway can be reached by TLS: "),
         (CarrierKind::Quic, &nowhere, "no gateway can be reached by QUIC: "),
     ] {
-        let dialled = gateway.dial(&[closed], Some(only), Patience::default());
-        let message = soon("a failure", dialled).await.unwrap_err().to_string();
+        let failed = soon("a failure", gateway.dial(&[closed], Some(only), Patience::default())).await;
+        let message = failed.unwrap_err().to_string();
         assert!(message.starts_with(said) && !message.contains("nor by"), "{message}");
     }
 }

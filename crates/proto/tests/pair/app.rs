@@ -397,8 +397,8 @@ const PERIOD: usize = 65_521;
 /// Each direction of each stream has bytes of its own, so that none can pass for another.
 fn pattern(sender: Side, plan: usize, at: usize, length: usize) -> Vec<u8> {
     static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let noise = |at: usize| (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        (0..PERIOD).map(|at| (noise(at) >> 32) as u8).collect()
+        let noise = |at: usize| (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[2];
+        (0..PERIOD).map(noise).collect()
     });
     let stream = plan * 2 + usize::from(sender == Side::Edge);
     let mut bytes = Vec::with_capacity(length);

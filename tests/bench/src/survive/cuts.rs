@@ -3,10 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    LOOK, Line, PATIENCE, Site, in_world, report,
+    Line, PATIENCE, Site, in_world, report,
     transfer::{Amount, Server, Transfer},
 };
 use crate::thin::world::World;
@@ -91,8 +91,8 @@ async fn measure(world: &World, dir: &Path, plan: &Plan) -> anyhow::Result<Figur
     let transfer = server.begin(&site.entry).await?;
     let mut blocked = false;
     for cut in 1..=plan.cuts {
-        let due = each_way * 2 / u64::from(plan.cuts + 1) * u64::from(cut);
-        reach(&transfer, due).await?;
+        // Each way, so that there is something to lose in every cut.
+        reach(&transfer, each_way / u64::from(plan.cuts + 1) * u64::from(cut)).await?;
         figures.carriers.extend(site.carrier().await?);
         let length = Duration::from_secs_f64(random.random_range(0.0..plan.longest));
         let block = random.random_bool(0.5);
@@ -114,15 +114,14 @@ async fn measure(world: &World, dir: &Path, plan: &Plan) -> anyhow::Result<Figur
         blocked = block;
         sleep(length).await;
         figures.down += length;
-        let mended = Instant::now();
         world.set_up(true);
-        transfer.go_on(BACK).await?;
-        let back = if block {
-            &mut figures.back_without_udp
-        } else {
-            &mut figures.back
+        let took = transfer.go_on(BACK).await?;
+        eprintln!("  back after {took:.1?}");
+        let back = match block {
+            true => &mut figures.back_without_udp,
+            false => &mut figures.back,
         };
-        back.push(mended.elapsed());
+        back.extend(took.into_iter().max());
         figures.carriers.extend(site.carrier().await?);
     }
     figures.bytes = transfer.whole(PATIENCE * 10).await?;
@@ -130,22 +129,11 @@ async fn measure(world: &World, dir: &Path, plan: &Plan) -> anyhow::Result<Figur
     Ok(figures)
 }
 
-/// Waits until so much has arrived.
+/// Waits until so much has arrived at each end.
 async fn reach(transfer: &Transfer, due: u64) -> anyhow::Result<()> {
-    let mut looks = interval(LOOK / 10);
-    while transfer.total() < due {
-        // However slow it is, something arrives.
-        let before = transfer.total();
-        let going = async {
-            while transfer.total() == before {
-                anyhow::ensure!(!transfer.is_over(), "the transfer broke off at {before} bytes");
-                looks.tick().await;
-            }
-            Ok(())
-        };
-        timeout(BACK, going)
-            .await
-            .map_err(|_| anyhow::anyhow!("the transfer stands still at {before} bytes"))??;
+    // However slow it is, something arrives.
+    while transfer.arrived().into_iter().min() < Some(due) {
+        transfer.go_on(BACK).await?;
     }
     Ok(())
 }

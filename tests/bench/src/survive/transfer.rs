@@ -94,7 +94,8 @@ impl Server {
         });
         let shared = Arc::clone(&both);
         let far = tokio::spawn(async move {
-            let (socket, _) = listener.accept().await?;
+            let (mut socket, _) = listener.accept().await?;
+            socket.read_u8().await?;
             exchange(socket, &shared, 1).await
         });
         Ok(Self { both, address, far })
@@ -110,7 +111,9 @@ impl Server {
 
     /// Opens the stream.
     pub(super) async fn begin(self, entry: &Entry) -> anyhow::Result<Transfer> {
-        let socket = entry.connect_tcp().await?;
+        let mut socket = entry.connect_tcp().await?;
+        // The other end waits for that: what came together with a proxy's answer would be thrown away here.
+        socket.write_u8(0).await?;
         let both = Arc::clone(&self.both);
         let near = tokio::spawn(async move { exchange(socket, &both, 0).await });
         Ok(Transfer {
@@ -131,16 +134,28 @@ impl Transfer {
         self.arrived().iter().sum()
     }
 
-    /// Waits until something has arrived at both ends that had not at this moment.
-    pub(super) async fn go_on(&self, within: Duration) -> anyhow::Result<()> {
-        let before = self.arrived();
+    /// Waits until something has arrived at each end that had not at this moment, unless it has all; how long that took
+    /// there.
+    pub(super) async fn go_on(&self, within: Duration) -> anyhow::Result<[Duration; 2]> {
+        let (before, begin) = (self.arrived(), Instant::now());
+        let has_all = |arrived| matches!(self.both.amount, Amount::Bytes(all) if arrived == all);
+        let mut took = before.map(|arrived| has_all(arrived).then_some(Duration::ZERO));
         let mut looks = interval(Duration::from_millis(5));
         let going = async {
-            while !self.arrived().iter().zip(before).all(|(&now, before)| now > before) && !self.is_over() {
+            loop {
                 looks.tick().await;
+                for ((took, now), before) in took.iter_mut().zip(self.arrived()).zip(before) {
+                    if now > before {
+                        took.get_or_insert_with(|| begin.elapsed());
+                    }
+                }
+                if let [Some(near), Some(far)] = took {
+                    return Ok([near, far]);
+                }
+                ensure!(!self.is_over(), "the transfer broke off at {:?} bytes", self.arrived());
             }
         };
-        timeout(within, going).await.context("the stream stands still")
+        timeout(within, going).await.context("the stream stands still")?
     }
 
     /// Looks at both ends from now on.
