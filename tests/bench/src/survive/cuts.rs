@@ -70,11 +70,11 @@ pub(crate) fn run(plan: &Plan, readme: Option<&Path>) -> anyhow::Result<()> {
             format!("{}, {}", seconds(figures.time), seconds(figures.down)),
         ),
         Line::told(
-            "link back with UDP: until bytes arrive both ways, at most",
+            "link back with UDP: until bytes arrive at each end that lacks any, at most",
             worst(&figures.back),
         ),
         Line::told(
-            "link back without UDP: until bytes arrive both ways, at most",
+            "link back without UDP: until bytes arrive at each end that lacks any, at most",
             worst(&figures.back_without_udp),
         ),
     ];
