@@ -17,7 +17,7 @@ use tunnel_model::{
 use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
 
 /// How many services an edge may offer.
-pub const MAX_SERVICES: usize = 1024;
+pub const MAX_SERVICES: usize = 256;
 /// How many subnets an edge may offer.
 pub const MAX_SUBNETS: usize = 256;
 /// How many losses of the link an edge may tell at once.

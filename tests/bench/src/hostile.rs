@@ -24,8 +24,6 @@ pub(crate) const PEERS: usize = 64;
 /// What each may make the gateway hold.
 pub(crate) const PER_PEER: u64 = 1024 * 1024;
 
-/// Streams that a gateway lets an edge have open.
-const STREAMS: usize = 64;
 /// Datagrams for flows that nobody has, and how large they are.
 const DATAGRAMS: u64 = 4_000;
 const DATAGRAM: usize = 1_000;
@@ -99,8 +97,9 @@ impl Peer {
         // A frame that is as long as one may be, and never ends.
         send.write_all(&unfinished(MAX_CONTROL_FRAME)).await?;
         let mut streams = vec![(send, recv)];
-        for _ in 1..STREAMS {
-            let (mut send, recv) = connection.open_bi().await?;
+        // As many as the gateway lets it open.
+        while let Ok(opened) = timeout(Duration::ZERO, connection.open_bi()).await {
+            let (mut send, recv) = opened?;
             // Headers that never end either.
             send.write_all(&unfinished(MAX_HEADER_FRAME)).await?;
             streams.push((send, recv));

@@ -52,8 +52,9 @@ fn show(row: Row, value: f64) -> String {
 }
 
 /// What stands beside the tunnel as it is.
-const SUBJECTS: [Subject; 7] = [
+const SUBJECTS: [Subject; 8] = [
     Subject::Ours,
+    Subject::OursByName,
     Subject::Bare,
     Subject::FrpQuic,
     Subject::FrpTls,

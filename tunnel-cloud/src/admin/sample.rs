@@ -12,17 +12,18 @@ use super::{
     AppState,
     api::{Sample, SampleRow},
     error::Answer,
+    streams::waiting_since,
 };
-use crate::dial::{Grant, Grants};
+use crate::dial::{Gateway, Grant};
 
 /// Between the two looks.
 const BETWEEN: Duration = Duration::from_secs(1);
 
 pub(super) async fn take(State(app): State<AppState>) -> Answer<Sample> {
-    let grants = &app.gateway()?.grants;
-    let (before, begun) = (look(grants), Instant::now());
+    let gateway = app.gateway()?;
+    let (before, begun) = (look(gateway), Instant::now());
     sleep(BETWEEN).await;
-    Ok(Json(sum_up(&before, &look(grants), begun.elapsed())))
+    Ok(Json(sum_up(&before, &look(gateway), begun.elapsed())))
 }
 
 /// One stream, when it was looked at.
@@ -30,11 +31,12 @@ struct Seen {
     id: u64,
     /// What it has in common with others: the kind of thing, and which.
     by: [(&'static str, String); 3],
+    waits: bool,
     up: u64,
     down: u64,
 }
 
-fn look(grants: &Grants) -> Vec<Seen> {
+fn look(gateway: &Gateway) -> Vec<Seen> {
     let seen = |grant: &Grant| Seen {
         id: grant.id,
         by: [
@@ -42,10 +44,11 @@ fn look(grants: &Grants) -> Vec<Seen> {
             ("class", grant.class.to_string()),
             ("principal", grant.principal.to_string()),
         ],
+        waits: waiting_since(gateway, grant).is_some(),
         up: grant.up(),
         down: grant.down(),
     };
-    grants.list().iter().map(|grant| seen(grant)).collect()
+    gateway.grants.list().iter().map(|grant| seen(grant)).collect()
 }
 
 /// What the streams of `now` have carried since `before`. Those that have ended meanwhile count no more.
@@ -59,11 +62,13 @@ fn sum_up(before: &[Seen], now: &[Seen], elapsed: Duration) -> Sample {
                 by: by.0.to_owned(),
                 name: by.1.clone(),
                 streams: 0,
+                waiting: 0,
                 up_per_second: 0,
                 down_per_second: 0,
                 bytes: 0,
             });
             row.streams += 1;
+            row.waiting += usize::from(stream.waits);
             row.up_per_second += stream.up.saturating_sub(up);
             row.down_per_second += stream.down.saturating_sub(down);
             row.bytes += stream.up + stream.down;
@@ -89,7 +94,8 @@ mod tests {
     #[test]
     fn rates_are_what_open_streams_have_carried_meanwhile() {
         let before = [stream(1, "alice", "a", 1000, 0), stream(2, "bob", "b", 5, 5)];
-        let now = [stream(1, "alice", "a", 3000, 500), stream(3, "alice", "b", 0, 8000)];
+        let mut now = [stream(1, "alice", "a", 3000, 500), stream(3, "alice", "b", 0, 8000)];
+        now[0].waits = true;
         let sample = sum_up(&before, &now, Duration::from_secs(2));
         assert_eq!(sample.streams, 2);
         let row = |by, name: &str| sample.rows.iter().find(|row| row.by == by && row.name == name).unwrap();
@@ -97,6 +103,9 @@ mod tests {
         assert_eq!(figures(row("principal", "alice")), (2, 1000, 4250, 11_500));
         assert_eq!(figures(row("node", "a")), (1, 1000, 250, 3500));
         assert_eq!(figures(row("class", "api")), (2, 1000, 4250, 11_500));
+        assert_eq!(row("node", "a").waiting, 1);
+        assert_eq!(row("principal", "alice").waiting, 1);
+        assert_eq!(row("node", "b").waiting, 0);
         assert!(sample.rows.iter().all(|row| row.name != "bob"));
     }
 
@@ -105,6 +114,7 @@ mod tests {
         Seen {
             id,
             by: by.map(|(by, name)| (by, name.to_owned())),
+            waits: false,
             up,
             down,
         }

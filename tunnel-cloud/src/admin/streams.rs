@@ -70,7 +70,7 @@ fn view(gateway: &Gateway, grant: &Grant) -> StreamView {
 }
 
 /// Since when a stream waits for a node at one of its ends to connect again.
-fn waiting_since(gateway: &Gateway, grant: &Grant) -> Option<UnixTime> {
+pub(super) fn waiting_since(gateway: &Gateway, grant: &Grant) -> Option<UnixTime> {
     let caller = match &grant.principal.identity {
         Identity::Node { name, .. } => Some(name),
         _ => None,

@@ -58,12 +58,13 @@ fn edit(edits: Vec<LabelEdit>) -> EditLabels {
 }
 
 fn list(list: &NodeList) -> Table {
-    let mut table = Table::new(["name", "state", "since", "reason", "labels", "agent"]);
+    let mut table = Table::new(["name", "state", "since", "carrier", "reason", "labels", "agent"]);
     for node in &list.nodes {
         table.row([
             node.name.as_str(),
             state(node),
             &node.since,
+            node.carrier.as_deref().unwrap_or(""),
             node.reason.as_deref().unwrap_or(""),
             &node.labels.to_string(),
             &node.agent_version,

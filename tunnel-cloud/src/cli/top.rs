@@ -34,13 +34,14 @@ pub(super) async fn run(gateway: &Gateway, once: bool, format: OutputFormat) -> 
 }
 
 fn table(sample: &Sample, most: usize) -> Table {
-    let mut table = Table::new(["by", "name", "streams", "up/s", "down/s", "bytes"]);
+    let mut table = Table::new(["by", "name", "streams", "waiting", "up/s", "down/s", "bytes"]);
     for by in ["node", "class", "principal"] {
         for row in sample.rows.iter().filter(|row| row.by == by).take(most) {
             table.row([
                 &row.by,
                 &row.name,
                 &row.streams.to_string(),
+                &row.waiting.to_string(),
                 &short(row.up_per_second),
                 &short(row.down_per_second),
                 &short(row.bytes),

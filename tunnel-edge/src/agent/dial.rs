@@ -13,8 +13,9 @@ use super::{
     network::source_towards,
 };
 
-/// While streams wait, the gateway is dialled anew this often.
-pub(super) const DIAL_AGAIN: Duration = Duration::from_secs(1);
+/// While streams wait, the gateway is dialled anew this often: with a handshake and the first byte behind it, what waits goes on
+/// within a second of the link's return.
+pub(super) const DIAL_AGAIN: Duration = Duration::from_millis(750);
 /// For how long nothing comes, after something was sent, until the connection may be of no use.
 const DARK: Duration = Duration::from_secs(2);
 /// And for how many round trips, where these are long.
@@ -22,7 +23,7 @@ const DARK_ROUND_TRIPS: u32 = 4;
 /// Between two looks at the connection.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Dials once; or, while streams wait, again every second beside the attempts that may still come through, so that they go on
+/// Dials once; or, while streams wait, again and again beside the attempts that may still come through, so that they go on
 /// a moment after the link is back and not when the retransmissions of an old attempt have come round to it. What got
 /// through is remembered of the network that it was in.
 pub(super) async fn dial(

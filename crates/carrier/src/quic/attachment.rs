@@ -9,7 +9,8 @@
 //! **One stream cannot starve another.** Data that waits for its reader takes of the connection's window, and a few streams
 //! whose readers are slow would take it all, the control stream's share too. So each open stream is granted a stream's
 //! window on top of a base ([`Grant`]): all of them may stand still, and the base is left for everything else. What a peer
-//! can pin is still bounded, by the streams that were opened or accepted here.
+//! can pin is still bounded, by the streams that were opened or accepted here; and so is how many more it may open, for each
+//! that nobody has accepted costs memory too.
 
 use std::{
     any::Any,
@@ -31,32 +32,44 @@ use super::Limits;
 /// Makes the attachment of each path of a connection.
 #[derive(Debug)]
 pub(super) struct Factory {
-    pub(super) windows: Windows,
+    pub(super) room: Room,
     pub(super) cubic: Arc<CubicConfig>,
 }
 
-/// How much may wait for readers.
+/// How much may wait here, by how many streams somebody wants.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Windows {
-    base: u32,
-    stream: u32,
+pub(super) struct Room {
+    window: u32,
+    stream_window: u32,
+    unaccepted: u32,
+    max_streams: u32,
 }
 
-impl Windows {
+impl Room {
     pub(super) fn of(limits: &Limits) -> Self {
         Self {
-            base: limits.connection_window,
-            stream: limits.stream_window,
+            window: limits.connection_window,
+            stream_window: limits.stream_window,
+            unaccepted: limits.unaccepted_streams,
+            max_streams: limits.max_streams,
         }
     }
 
-    /// The window of a connection with room for this many streams.
-    pub(super) fn with_streams(self, streams: usize) -> VarInt {
+    /// The window of a connection with room for this many streams, in bytes.
+    pub(super) fn window(self, streams: usize) -> VarInt {
         let streams = u64::try_from(streams).unwrap_or(u64::MAX);
-        let window = u64::from(self.stream)
+        let window = u64::from(self.stream_window)
             .saturating_mul(streams)
-            .saturating_add(self.base.into());
+            .saturating_add(self.window.into());
         VarInt::from_u64(window).unwrap_or(VarInt::MAX)
+    }
+
+    /// How many streams a peer may have open where this many were opened or accepted here: they double with each round
+    /// trip in which all of them are accepted.
+    pub(super) fn streams(self, streams: usize) -> VarInt {
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let allowed = streams.saturating_mul(2).saturating_add(self.unaccepted);
+        VarInt::from_u32(allowed.min(self.max_streams))
     }
 }
 
@@ -67,21 +80,19 @@ pub(super) fn let_farewell_through(connection: &quinn::Connection) {
     }
 }
 
-/// How many streams a connection's window has room for. Grows and shrinks in steps, for each is a frame to the peer.
+/// How many streams a connection has room for. Grows and shrinks in steps, for each is a frame to the peer; and never back
+/// to none, so that streams that come one by one are spared them.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    windows: Option<Windows>,
+    room: Option<Room>,
     granted: usize,
 }
 
 impl Grant {
-    /// What every connection has from the start.
-    pub(super) const FIRST: usize = 1;
-
     pub(crate) fn new(connection: &quinn::Connection) -> Self {
         Self {
-            windows: Attachment::of(connection).map(|attachment| attachment.windows),
-            granted: Self::FIRST,
+            room: Attachment::of(connection).map(|attachment| attachment.room),
+            granted: 0,
         }
     }
 
@@ -89,15 +100,16 @@ impl Grant {
     pub(crate) fn set_open(&mut self, open: usize, connection: &quinn::Connection) {
         if open > self.granted {
             self.set(connection, open.next_power_of_two());
-        } else if self.granted > Self::FIRST && open < self.granted / 4 {
+        } else if open < self.granted / 4 {
             self.set(connection, self.granted / 2);
         }
     }
 
     fn set(&mut self, connection: &quinn::Connection, granted: usize) {
         self.granted = granted;
-        if let Some(windows) = self.windows {
-            connection.set_receive_window(windows.with_streams(granted));
+        if let Some(room) = self.room {
+            connection.set_receive_window(room.window(granted));
+            connection.set_max_concurrent_bi_streams(room.streams(granted));
         }
     }
 }
@@ -107,7 +119,7 @@ impl ControllerFactory for Factory {
         Box::new(Attachment {
             cubic: Arc::clone(&self.cubic).build(now, current_mtu),
             closing: Arc::new(AtomicBool::new(false)),
-            windows: self.windows,
+            room: self.room,
         })
     }
 }
@@ -116,7 +128,7 @@ impl ControllerFactory for Factory {
 struct Attachment {
     cubic: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
-    windows: Windows,
+    room: Room,
 }
 
 impl Attachment {
@@ -165,7 +177,7 @@ impl Controller for Attachment {
         Box::new(Self {
             cubic: self.cubic.clone_box(),
             closing: Arc::clone(&self.closing),
-            windows: self.windows,
+            room: self.room,
         })
     }
 

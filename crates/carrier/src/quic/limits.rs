@@ -4,13 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig};
 
-use super::attachment::{Factory, Grant, Windows};
+use super::attachment::{Factory, Room};
 
 /// Limits of one connection. quinn's own defaults would let one hostile peer pin 250 MB.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many streams the peer may have open.
     pub max_streams: u32,
+    /// How many it may open before one was accepted, its first stream among them.
+    pub unaccepted_streams: u32,
     /// How much data of one stream may wait here for its reader, in bytes.
     pub stream_window: u32,
     /// How much data may wait here for readers beyond what the streams that were opened or accepted here may have, in
@@ -23,14 +25,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For a gateway, where each peer is one of many and any of them may be hostile: less than 1 MiB waits for readers of
-    /// what a peer sends unasked.
+    /// For a gateway, where each peer is one of many and any of them may be hostile: what it sends unasked makes the gateway
+    /// hold less than 1 MiB, however it is cut into packets.
     pub fn gateway() -> Self {
         Self {
-            // quinn sets memory aside for each of them, on each connection.
             max_streams: 64,
+            // quinn sets memory aside for each of them, on each connection. And where a peer sends its data in crumbs, each
+            // stream takes 32 KiB more than what it holds.
+            unaccepted_streams: 8,
             stream_window: 384 * 1024,
-            connection_window: 512 * 1024,
+            connection_window: 128 * 1024,
             send_window: 2 * 1024 * 1024,
             idle_timeout: IDLE_TIMEOUT,
         }
@@ -40,6 +44,7 @@ impl Limits {
     pub fn edge() -> Self {
         Self {
             max_streams: 1024,
+            unaccepted_streams: 1024,
             stream_window: 1024 * 1024,
             connection_window: 1024 * 1024,
             send_window: 2 * 1024 * 1024,
@@ -51,7 +56,7 @@ impl Limits {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MTU_CEILING);
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
-        let windows = Windows::of(self);
+        let room = Room::of(self);
         let cubic = Arc::new(CubicConfig::default());
         // Acknowledgements cost the peer a packet and both ends a wakeup each; one for ten packets is enough for loss
         // recovery, and the delay that is allowed is the same as without (draft-ietf-quic-ack-frequency).
@@ -59,11 +64,11 @@ impl Limits {
         acks.ack_eliciting_threshold(ACK_EVERY);
         let mut config = TransportConfig::default();
         config
-            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_bidi_streams(room.streams(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(self.stream_window.into())
-            .receive_window(windows.with_streams(Grant::FIRST))
-            .congestion_controller_factory(Arc::new(Factory { windows, cubic }))
+            .receive_window(room.window(0))
+            .congestion_controller_factory(Arc::new(Factory { room, cubic }))
             .send_window(self.send_window.into())
             .max_idle_timeout(Some(idle))
             // The session pings, so that the interval can be learned per network.

@@ -19,7 +19,7 @@ impl Limits {
     /// what a peer sends unasked.
     pub fn gateway() -> Self {
         Self {
-            max_streams: 64,
+            max_streams: 48,
             window_growth: 1024 * 1024,
             idle_timeout: Duration::from_secs(60),
         }
@@ -59,7 +59,7 @@ pub(super) const MAX_OPENED: usize = 2048;
 /// Data in one frame that is sent, in bytes: with its header it fills one record of TLS (RFC 8446 section 5.1).
 pub(super) const MAX_BODY: usize = 16 * 1024 - super::meter::HEADER;
 /// Data of a stream that may come before somebody wants it, in bytes: the header of an open and the first of what follows.
-/// For all that a gateway allows, it makes 768 KiB.
+/// For all that a gateway allows, it makes 576 KiB.
 pub(super) const UNASKED: u32 = 12 * 1024;
 /// Whoever has read this much of a stream wants it, in bytes. Two reads of a header are below it.
 pub(super) const SURELY_WANTED: usize = 8 * 1024;

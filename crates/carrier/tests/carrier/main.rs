@@ -1,6 +1,8 @@
 //! Sessions over real QUIC, and connections over TLS, on loopback, with a real cluster's certificates.
 #![allow(clippy::unwrap_used)]
 
+/// Links that lose, repeat, reorder and spoil what they carry.
+mod bad_links;
 /// A cluster, and both ends of a session.
 mod cluster;
 /// Dialling, handshakes, migration, and peers that mean harm.

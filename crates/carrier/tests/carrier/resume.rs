@@ -175,7 +175,7 @@ async fn a_relay_goes_on_over_another_connection() {
 }
 
 /// Sends so much each way at once, and compares it.
-async fn both_ways(near: &mut Stream, far: &mut Stream, size: usize) {
+pub(crate) async fn both_ways(near: &mut Stream, far: &mut Stream, size: usize) {
     let (there, back) = (noise(size), noise(size));
     let ((mut near_read, mut near_write), (mut far_read, mut far_write)) = (split(near), split(far));
     let (mut came_there, mut came_back) = (vec![0; size], vec![0; size]);

@@ -6,10 +6,14 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tunnel_carrier::{Notice, Stream, quic::Limits};
+use tunnel_carrier::{
+    Notice, Stream,
+    quic::{Dialer, Limits},
+};
+use tunnel_identity::tls::Alpn;
 use tunnel_model::{Reason, Refusal, Target};
 
-use crate::cluster::{PATIENCE, Pair, connect, hash, noise, open, soon};
+use crate::cluster::{Cluster, PATIENCE, Pair, connect, hash, noise, open, soon};
 
 #[tokio::test]
 async fn the_edge_sees_what_was_asked_for_and_by_whom() {
@@ -227,6 +231,40 @@ async fn two_thousand_streams_leave_nothing_behind() {
     };
     soon("all streams", async { tokio::join!(callers, echo).0.unwrap() }).await;
     no_streams_are_left(&pair).await;
+}
+
+/// T2: each stream that nobody has accepted costs the gateway memory.
+#[tokio::test]
+async fn t2_an_edge_opens_a_handful_of_streams_before_one_is_accepted() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let addresses = [server.local_addr().unwrap()];
+    let dialled = dialer.dial_addresses(&addresses, cluster.client_tls(Alpn::Tunnel));
+    let (dialled, _accepted) = soon("a connection", async { tokio::join!(dialled, server.accept()) }).await;
+    let (connection, mut open) = (dialled.unwrap(), Vec::new());
+    while let Ok(stream) = timeout(Duration::ZERO, connection.open_bi()).await {
+        open.push(stream.unwrap());
+    }
+    assert_eq!(open.len(), Limits::gateway().unaccepted_streams as usize);
+}
+
+#[tokio::test]
+async fn an_edge_has_as_many_streams_as_it_may_once_they_are_accepted() {
+    let mut pair = Pair::new().await;
+    // Its first is that of the session.
+    let most = Limits::gateway().max_streams - 1;
+    let mut callers = JoinSet::new();
+    for _ in 0..most {
+        let tunnel = pair.edge.tunnel.clone();
+        callers.spawn(async move { connect(&tunnel, &open("service:dns")).await.unwrap() });
+    }
+    let mut kept = Vec::new();
+    for _ in 0..most {
+        kept.push(pair.gateway.accept().await);
+    }
+    let opened = soon("all streams", callers.join_all()).await;
+    assert_eq!(opened.len(), kept.len());
 }
 
 /// T2: what waits for a reader is bounded by the windows, whoever does not read.

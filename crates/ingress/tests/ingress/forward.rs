@@ -43,6 +43,20 @@ async fn a_target_that_speaks_first_is_heard() {
     assert_eq!(end.exactly(10).await.unwrap(), b"still here");
 }
 
+/// Across a long link, that is one round trip instead of two.
+#[tokio::test]
+async fn what_a_caller_says_goes_out_before_the_target_has_answered() {
+    let (proxy, _) = forward("shy:22", Asker::Caller).await;
+    let target = proxy.node("shy").await;
+    let mut caller = proxy.caller().await;
+    let mut end = target.accept().await;
+    caller.send("question").await;
+    assert_eq!(end.exactly(8).await.unwrap(), b"question");
+    end.send("answer").await;
+    assert_eq!(caller.exactly(6).await.unwrap(), b"answer");
+    assert_eq!(proxy.metrics.requests(Way::Forward), 1);
+}
+
 #[tokio::test]
 async fn a_refused_caller_is_reset_and_the_reason_counted() {
     for (to, reason) in [

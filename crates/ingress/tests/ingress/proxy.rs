@@ -129,7 +129,7 @@ impl Proxy {
 
 /// A gateway without a tunnel. Nodes that it does not know by address answer to their name: `offline`, `denied` and
 /// `busy` at once, `refusing` and `slow` as edges do, when a stream to them is there already; `never` does not answer at
-/// all.
+/// all. The node `shy` answers when it was told something.
 pub(crate) struct Direct {
     tls: Option<Arc<Tls>>,
     zone: Zone,
@@ -212,7 +212,10 @@ impl Dial for Direct {
         if let Some(addr) = known {
             let io = TcpStream::connect(addr).await.unwrap();
             io.set_zero_linger().unwrap();
-            return Ok(self.direction(Ok(io)));
+            return Ok(Direction {
+                shy: node == "shy",
+                ..self.direction(Ok(io))
+            });
         }
         let reason = match node.as_str() {
             "offline" => Reason::NodeOffline,
@@ -235,6 +238,7 @@ impl Direct {
     fn direction(&self, target: Result<TcpStream, Reason>) -> Direction {
         Direction {
             target: target.map_err(|reason| Refusal::new(reason, format!("the edge says {reason}"))),
+            shy: false,
             _ended: NotifyOnDrop(Arc::clone(&self.ended)),
         }
     }
@@ -252,11 +256,16 @@ impl Drop for NotifyOnDrop {
 /// written and fails when it is read.
 pub(crate) struct Direction {
     target: Result<TcpStream, Refusal>,
+    /// It waits to be told something before it answers.
+    shy: bool,
     _ended: NotifyOnDrop,
 }
 
 impl Dialled for Direction {
     async fn established(&mut self) -> Result<(), Refusal> {
+        if self.shy {
+            std::future::pending().await
+        }
         self.target.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 }
@@ -273,7 +282,11 @@ impl AsyncRead for Direction {
 impl AsyncWrite for Direction {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.target {
-            Ok(io) => Pin::new(io).poll_write(cx, buf),
+            Ok(io) => {
+                let written = ready!(Pin::new(io).poll_write(cx, buf));
+                self.shy &= written.is_err();
+                Poll::Ready(written)
+            }
             Err(_) => Poll::Ready(Ok(buf.len())),
         }
     }

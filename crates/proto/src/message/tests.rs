@@ -90,7 +90,7 @@ fn an_edge_cannot_declare_services_without_end() {
 #[test]
 fn an_offer_that_no_frame_holds_is_not_made() {
     let long = Offer {
-        services: vec![a_service(&format!("{}:80", "a.".repeat(100))); MAX_SERVICES],
+        services: vec![a_service(&format!("{}:80", "a.".repeat(125))); MAX_SERVICES],
         subnets: Vec::new(),
     };
     assert!(matches!(check_offer(&long), Err(OfferError::Size(_))));

@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     quick: bool,
 }
 
-const SUBJECTS: [Subject; 2] = [Subject::Ours, Subject::FrpTls];
+const SUBJECTS: [Subject; 2] = [Subject::OursByName, Subject::FrpTls];
 const LINK: &str = "3mbit,60ms,64kb";
 /// From when on a connection is not new any more.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ pub(crate) fn run(plan: &Plan, readme: Option<&Path>) -> anyhow::Result<()> {
             .map(|(_, taken)| taken)
     };
     let mut missed = Vec::new();
-    if let (Some(ours), Some(peer)) = (of(Subject::Ours), of(Subject::FrpTls)) {
+    if let (Some(ours), Some(peer)) = (of(Subject::OursByName), of(Subject::FrpTls)) {
         let ratio = peer.all() as f64 / ours.all() as f64;
         if ratio < BAR {
             missed.push(format!(
@@ -169,7 +169,7 @@ fn markdown(scrapes: u32, every: Duration, rows: &[(Subject, Taken)]) -> String 
         each(taken.all())
     });
     text += &line("of it towards the exporter (bytes)", &|taken| each(taken.up));
-    if let Some((_, peer)) = rows.iter().find(|(subject, _)| *subject != Subject::Ours) {
+    if let Some((_, peer)) = rows.iter().find(|(subject, _)| *subject != Subject::OursByName) {
         text += &line("as a share of gzip by a peer", &|taken| {
             format!("1/{:.1}", peer.all() as f64 / taken.all() as f64)
         });

@@ -15,14 +15,17 @@ use crate::{
 };
 
 pub(crate) use ours::Ours;
+use ours::Way;
 pub(crate) use place::Place;
 
 /// Something that carries the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// This project.
+    /// This project, by a port of the gateway that leads to one target, as with every peer.
     Ours,
-    /// The same, over TLS only.
+    /// The same by its proxy: a name, a credential, any target.
+    OursByName,
+    /// This project, by a port and over TLS only.
     OursTls,
     /// Socket, QUIC stream, socket.
     Bare,
@@ -41,8 +44,9 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ours,
+        Self::OursByName,
         Self::OursTls,
         Self::Bare,
         Self::FrpQuic,
@@ -56,6 +60,7 @@ impl Subject {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "tunnel",
+            Self::OursByName => "tunnel (proxy)",
             Self::OursTls => "tunnel (TLS)",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
@@ -70,8 +75,11 @@ impl Subject {
     /// Starts it; `None` if it is not installed.
     pub(crate) async fn start(self, place: &Place, backends: Backends, dir: &Path) -> anyhow::Result<Option<Started>> {
         match self {
-            Self::Ours => ours::start(place, backends, dir, None).await.map(Some),
-            Self::OursTls => ours::start(place, backends, dir, Some("tls")).await.map(Some),
+            Self::Ours => ours::start(place, backends, dir, Way::Port, None).await.map(Some),
+            Self::OursByName => ours::start(place, backends, dir, Way::Proxy, None).await.map(Some),
+            Self::OursTls => ours::start(place, backends, dir, Way::Port, Some("tls"))
+                .await
+                .map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
             Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
             Self::FrpTls => frp::start(place, backends, dir, "tcp").await,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
-use super::{Place, Started, udp_port};
+use super::{Place, Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
     process::{Running, capture, find, free_port, wait_for_port},
@@ -28,6 +28,17 @@ pub(crate) struct Ours {
     sni: SocketAddr,
     /// Where packets for the edge's sink get in.
     udp: SocketAddr,
+    /// The ports that lead to the servers.
+    ports: (SocketAddr, SocketAddr),
+}
+
+/// How clients get in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    /// By a port for each server.
+    Port,
+    /// By the proxy, with a credential and a name.
+    Proxy,
 }
 
 impl Ours {
@@ -56,6 +67,7 @@ impl Ours {
             proxy,
             sni: ([127, 0, 0, 1], free_port()?).into(),
             udp: udp_port()?,
+            ports: two_ports()?,
         };
         let state = ours.path("cloud-state");
         let (public, proxy) = (ours.public.to_string(), format!("127.0.0.1:{proxy}"));
@@ -76,12 +88,19 @@ impl Ours {
         let text = text.replace("127.0.0.1:7090", "127.0.0.1:0");
         let mut text = text.replace("[listen]\n", &format!("[listen]\nsni = \"{}\"\n", ours.sni));
         text += "\n[limits]\nprincipal_opens_per_second = 1000000\nnode_opens_per_second = 1000000\n";
-        // Packets and server names carry no credential: who reaches the ports may use them.
-        text += &format!(
-            "\n[[forward]]\nlisten = \"{}\"\nnode = \"edge1\"\ntarget = \"service:packets\"\nprotocol = \"udp\"\n\
-             \n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\ntargets = [\"service:packets\", \"service:bulk\"]\n",
-            ours.udp
-        );
+        // Ports and server names carry no credential: who reaches them may use them.
+        text += "\n[[rule]]\nsubjects = [\"cidr:127.0.0.1/32\"]\nnodes = \"edge1\"\n\
+                 targets = [\"service:packets\", \"service:bulk\", \"service:page\"]\n";
+        for (listen, service, protocol) in [
+            (ours.udp, "packets", "udp"),
+            (ours.ports.0, "bulk", "tcp"),
+            (ours.ports.1, "page", "tcp"),
+        ] {
+            text += &format!(
+                "\n[[forward]]\nlisten = \"{listen}\"\nnode = \"edge1\"\ntarget = \"service:{service}\"\n\
+                 protocol = \"{protocol}\"\n"
+            );
+        }
         std::fs::write(&ours.config, text)?;
         let log = ours.dir.join("cloud.log");
         let serve = Running::start(&ours.cloud, &["serve", "--config", &ours.config], &log)?;
@@ -187,17 +206,24 @@ impl Ours {
     }
 }
 
-/// Both ends, and the only carrier that they may use, if there is to be one.
+/// Both ends, the way in, and the only carrier that they may use, if there is to be one.
 pub(super) async fn start(
     place: &Place,
     backends: Backends,
     dir: &Path,
+    way: Way,
     carrier: Option<&str>,
 ) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
     let edge = gateway.edge_in(place, backends, gateway.public, carrier).await?;
     Ok(Started {
-        entry: gateway.entry().await?,
+        entry: match way {
+            Way::Port => Entry::Ports {
+                tcp: gateway.ports.0,
+                http: gateway.ports.1,
+            },
+            Way::Proxy => gateway.entry().await?,
+        },
         // Packets are dropped where they would wait behind other data.
         udp: (carrier != Some("tls")).then_some(gateway.udp),
         _processes: vec![serve, edge],

@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 
 /// The peers that carry streams over a link; both ends of the others are on one machine.
 const SUBJECTS: [Subject; 5] = [
-    Subject::Ours,
+    Subject::OursByName,
     Subject::SshReverse,
     Subject::FrpQuic,
     Subject::FrpTls,

@@ -76,7 +76,7 @@ pub(super) fn markdown(samples: &Samples, skipped: &[&str]) -> String {
 pub(super) fn bars(samples: &Samples) -> anyhow::Result<()> {
     let mut missed = Vec::new();
     for (row, title) in ROWS {
-        let Some(ours) = samples.get(&(row, Subject::Ours.name())).and_then(|s| median(s)) else {
+        let Some(ours) = samples.get(&(row, Subject::OursByName.name())).and_then(|s| median(s)) else {
             continue;
         };
         let (met, bar) = match row.bar() {

@@ -144,6 +144,8 @@ pub struct SampleRow {
     pub name: String,
     /// How many they are.
     pub streams: usize,
+    /// How many of them wait for a node to connect again.
+    pub waiting: usize,
     /// Bytes a second from callers to targets.
     pub up_per_second: u64,
     /// Bytes a second from targets to callers.

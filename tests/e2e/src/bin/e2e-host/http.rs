@@ -11,6 +11,9 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 /// `/bytes/N` counts from 0 to this, over and over. It shares no factor with usual buffer sizes, so that bytes
@@ -26,7 +29,18 @@ pub(crate) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
         .route("/bytes/{count}", get(bytes))
         .route("/echo", post(async |request: Request| request.into_body()))
         .route("/headers", get(headers));
-    Ok(axum::serve(listener, router).await?)
+    loop {
+        let (client, _) = listener.accept().await?;
+        // Clients as plain as nc end their side with the request, and want the answer none the less.
+        let connection = http1::Builder::new()
+            .half_close(true)
+            .serve_connection(TokioIo::new(client), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                eprintln!("a connection ended: {error}");
+            }
+        });
+    }
 }
 
 async fn bytes(Path(count): Path<usize>) -> impl IntoResponse {

@@ -1,0 +1,99 @@
+//! Links that lose, repeat, reorder and spoil what they carry.
+
+use std::{cell::OnceCell, time::Duration};
+
+use tokio::{task::JoinSet, time::timeout};
+use tunnel_carrier::{Arriving, Carrier, Patience, quic::Limits, tls::Proxies};
+use tunnel_identity::tls::Alpn;
+use tunnel_linkem::{LinkConfig, LinkPair, Loss, Probability, relay::UdpRelay};
+
+use crate::{
+    cluster::{Cluster, PATIENCE, Pair, hello},
+    resume::both_ways,
+};
+
+/// N3: the edge dials as it does while streams wait, until a gateway has greeted it.
+#[tokio::test]
+async fn n3_a_gateway_is_reached_where_a_third_of_all_packets_is_lost_in_bursts_both_ways() {
+    let cluster = Cluster::new();
+    let mut tried = JoinSet::new();
+    for seed in 1..=4 {
+        let mut server = cluster.serve(&Limits::gateway());
+        let link = LinkConfig {
+            loss: Loss::bursts(share(0.3), 3.0).unwrap(),
+            .."60ms".parse().unwrap()
+        };
+        let relay = UdpRelay::start(server.local_addr().unwrap(), link.into(), seed)
+            .await
+            .unwrap();
+        let tls = cluster.client_tls(Alpn::Tunnel);
+        tried.spawn(async move {
+            let greeting = tokio::spawn(async move {
+                let mut arriving = JoinSet::new();
+                while let Some(accepted) = server.accept().await {
+                    arriving.spawn(async move {
+                        let arriving = Arriving::accept(accepted.connection, PATIENCE).await?;
+                        arriving.answer(hello(), PATIENCE).await
+                    });
+                }
+            });
+            let dialer = tunnel_carrier::Dialer::bind(0, Proxies::none()).unwrap();
+            let gateways = [quic_address(&relay)];
+            let patience = Patience {
+                again: Some(Duration::from_millis(750)),
+                ..Patience::default()
+            };
+            loop {
+                let Ok(connection) = dialer.dial(&gateways, &tls, patience).await else {
+                    continue;
+                };
+                if Carrier::dial(connection, hello(), PATIENCE).await.is_ok() {
+                    break greeting.abort();
+                }
+            }
+        });
+    }
+    let all = timeout(Duration::from_secs(120), tried.join_all()).await;
+    all.expect("a gateway was not reached");
+}
+
+fn quic_address(relay: &UdpRelay) -> tunnel_model::GatewayAddr {
+    relay.local_addr().to_string().parse().unwrap()
+}
+
+/// N8: each byte is compared at the other end.
+#[tokio::test]
+async fn n8_nothing_is_lost_doubled_or_spoilt_where_packets_are_from_carrier_to_carrier() {
+    let link = LinkConfig {
+        duplicate: share(0.05),
+        reorder: share(0.05),
+        corrupt: share(0.02),
+        ..LinkConfig::default()
+    };
+    let relay = OnceCell::new();
+    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
+        let started = UdpRelay::start(server, LinkPair::from(link), 8).await.unwrap();
+        let address = started.local_addr();
+        relay.set(started).unwrap();
+        address
+    })
+    .await;
+    let (mut near, mut far) = pair.stream().await;
+    for round in 0..4 {
+        let moved = timeout(Duration::from_secs(60), both_ways(&mut near, &mut far, 700_000 + round)).await;
+        moved.expect("the stream stands still");
+        if round % 2 == 0 {
+            pair.next_carrier_by_tls().await;
+        } else {
+            pair.next_carrier().await;
+        }
+    }
+    let stats = relay.get().unwrap().stats();
+    for way in [stats.up, stats.down] {
+        assert!(way.duplicated > 0 && way.corrupted > 0 && way.reordered > 0, "{way:?}");
+    }
+}
+
+fn share(of: f64) -> Probability {
+    Probability::new(of).unwrap()
+}
