@@ -2,6 +2,7 @@
 
 mod listen;
 mod proxy;
+mod rate;
 
 use std::{
     collections::HashSet,
@@ -22,6 +23,7 @@ use tunnel_proto::{OfferError, check_offer};
 pub use self::{
     listen::{Listener, RawListen, RawListens},
     proxy::ProxyConfig,
+    rate::LinkRate,
 };
 use crate::proxies::ProxySetting;
 
@@ -82,6 +84,10 @@ pub struct LinkConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub proxy: Option<ProxySetting>,
+    /// What the link carries, such as "3mbit", or { up = "1mbit", down = "3mbit" }: both ends then send no faster, and what
+    /// somebody waits for goes before what nobody does; without it, as fast as the link takes it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<LinkRate>,
 }
 
 /// A way to the gateway.
@@ -122,6 +128,8 @@ pub struct Config {
     pub local_port: u16,
     /// The proxy on the way to the gateway; none says that the environment counts.
     pub link_proxy: Option<ProxySetting>,
+    /// What the link carries, where that is known.
+    pub link_rate: Option<LinkRate>,
     /// Where metrics are served, a loopback address.
     pub metrics: Option<SocketAddr>,
     /// Listeners for services beyond the gateway.
@@ -210,6 +218,7 @@ impl Config {
             link_carrier: raw.link.carrier,
             local_port: raw.link.local_port,
             link_proxy: raw.link.proxy,
+            link_rate: raw.link.rate,
             metrics,
             listeners,
             proxy: raw.proxy,
@@ -231,6 +240,7 @@ impl Config {
                 carrier: self.link_carrier,
                 local_port: self.local_port,
                 proxy: self.link_proxy.clone(),
+                rate: self.link_rate,
             },
             listen: RawListens::new(self.metrics, &self.listeners),
             proxy: self.proxy.clone(),
@@ -371,7 +381,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\ncarrier = \"tls\"\nlocal_port = 4000\nproxy = \"socks5://p:1\"\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\ncarrier = \"tls\"\nlocal_port = 4000\nproxy = \"socks5://p:1\"\nrate = \"3mbit\"\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();

@@ -13,9 +13,10 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::ReadBuf;
 use tunnel_identity::ChannelBinding;
 use tunnel_model::{Reason, Refusal};
+use tunnel_proto::Packets;
 
 use crate::{
-    quic::{self, code, reason},
+    quic::{self, LinkRate, code, reason},
     tls,
 };
 
@@ -174,6 +175,41 @@ impl Connection {
         match self {
             Self::Quic(connection) => connection.remote_address(),
             Self::Tls(connection) => connection.remote_address(),
+        }
+    }
+
+    /// Has its window follow a rate that is given; nothing over TCP, which has a window of its own.
+    pub(crate) fn link_rate(&self) -> Option<LinkRate> {
+        match self {
+            Self::Quic(connection) => LinkRate::of(connection),
+            Self::Tls(_) => None,
+        }
+    }
+
+    /// How much it is to hold of what was written to it, in bytes. One over TCP sees to that itself.
+    pub(crate) fn set_send_buffer(&self, bytes: u64) {
+        match self {
+            Self::Quic(connection) => connection.set_send_window(bytes),
+            Self::Tls(_) => {}
+        }
+    }
+
+    /// Packets of the path, as the link carries them.
+    pub(crate) fn packets(&self) -> Packets {
+        match self {
+            Self::Quic(connection) => Packets::of_quic(connection.stats().path.current_mtu),
+            Self::Tls(_) => Packets::OF_TLS,
+        }
+    }
+
+    /// What it has put on the link so far, in bytes of whole packets.
+    pub(crate) fn sent_on_link(&self) -> u64 {
+        match self {
+            Self::Quic(connection) => {
+                let sent = connection.stats().udp_tx;
+                sent.bytes + sent.datagrams * u64::from(Packets::UDP)
+            }
+            Self::Tls(connection) => Packets::OF_TLS.on_link(connection.stats().sent_bytes),
         }
     }
 

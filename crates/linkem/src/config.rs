@@ -21,6 +21,8 @@ pub struct LinkConfig {
     /// Bytes that may wait for the transmitter (one packet more is being sent); the rest is dropped
     /// at the tail. Without a rate nothing waits.
     pub queue: u64,
+    /// The largest packet that the link carries, in bytes with all headers; larger ones vanish.
+    pub mtu: u64,
     /// How likely a packet arrives twice. The copy is made behind the bottleneck, and costs no rate.
     pub duplicate: Probability,
     /// How likely a packet is held back, so that later ones overtake it.
@@ -39,6 +41,7 @@ impl Default for LinkConfig {
             loss: Loss::default(),
             rate: None,
             queue: DEFAULT_QUEUE_BYTES,
+            mtu: u64::MAX,
             duplicate: Probability::NEVER,
             reorder: Probability::NEVER,
             corrupt: Probability::NEVER,

@@ -119,6 +119,8 @@ impl<P: Packet> Link<P> {
         let fate = self.fates.draw(&self.config);
         if !self.config.up {
             self.stats.cut += 1;
+        } else if len > self.config.mtu {
+            self.stats.lost += 1;
         } else if self.flying_bytes + self.waiting_bytes + len > IN_TRANSIT_LIMIT_BYTES {
             self.stats.overflow += 1;
         } else if self.sending.is_none() {

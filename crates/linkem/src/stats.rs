@@ -12,7 +12,7 @@ pub struct LinkStats {
     pub delivered_packets: u64,
     /// Their bytes, headers included.
     pub delivered_bytes: u64,
-    /// Packets that vanished on the wire.
+    /// Packets that vanished on the wire, or were larger than it carries.
     pub lost: u64,
     /// Packets for which the queue had no room.
     pub overflow: u64,

@@ -14,7 +14,7 @@ use tunnel_model::{
     Target, TraceId,
 };
 
-use crate::{MAX_CONTROL_FRAME, frame, hello::Hello, stream::StreamId};
+use crate::{MAX_CONTROL_FRAME, Rate, frame, hello::Hello, stream::StreamId};
 
 /// How many services an edge may offer.
 pub const MAX_SERVICES: usize = 256;
@@ -92,6 +92,8 @@ pub enum Control {
     Journal(Vec<LinkLoss>),
     /// From the gateway: I keep what your journal says up to this number.
     Journaled(u64),
+    /// From the edge: no more than this comes through the link to me; if there is none, I do not know.
+    Pace(Option<Rate>),
 }
 
 /// How far a direction has come, as its receiver sees it.
@@ -235,6 +237,9 @@ impl Control {
                 losses: losses.iter().map(write_loss).collect(),
             }),
             Self::Journaled(number) => wire::Kind::Journaled(wire::Journaled { number: *number }),
+            Self::Pace(rate) => wire::Kind::Pace(wire::Pace {
+                bytes_per_second: rate.map_or(0, Rate::bytes_per_second),
+            }),
         }
     }
 
@@ -267,6 +272,7 @@ impl Control {
             },
             wire::Kind::Journal(journal) => Self::Journal(read_journal(journal)?),
             wire::Kind::Journaled(journaled) => Self::Journaled(journaled.number),
+            wire::Kind::Pace(pace) => Self::Pace(Rate::from_bytes_per_second(pace.bytes_per_second)),
         })
     }
 }

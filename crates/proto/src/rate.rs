@@ -1,6 +1,9 @@
 //! How fast a link is: [`Rate`], and the model that measures one ([`RateModel`]).
 
+mod doubts;
 mod model;
+mod round;
+mod train;
 mod window;
 
 use std::{fmt, num::NonZeroU64, time::Duration};
@@ -16,6 +19,9 @@ pub struct Rate(NonZeroU64);
 impl Rate {
     /// 100 Mbit/s: a link that carries more is not thin, for no stream there waits for another long enough to notice.
     pub const THIN: Self = Self(NonZeroU64::new(100_000_000 / 8).expect("it is more than none"));
+
+    /// 8 kbit/s: a link that carries less is none.
+    pub const LEAST: Self = Self(NonZeroU64::new(1000).expect("it is more than none"));
 
     /// `None` for no rate at all.
     pub fn from_bytes_per_second(bytes: u64) -> Option<Self> {

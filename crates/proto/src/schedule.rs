@@ -94,6 +94,8 @@ pub struct Scheduler {
     time: u64,
     streams: HashMap<StreamId, Stream>,
     ready: VecDeque<(StreamId, usize)>,
+    /// What was granted and not given back since somebody asked, in bytes of whole packets.
+    granted: u64,
 }
 
 /// A link that is thin enough to be sorted for.
@@ -142,7 +144,20 @@ impl Scheduler {
             time: 0,
             streams: HashMap::new(),
             ready: VecDeque::new(),
+            granted: 0,
         }
+    }
+
+    /// What was granted and not given back since this was asked last, in bytes of whole packets.
+    pub fn take_granted(&mut self) -> u64 {
+        std::mem::take(&mut self.granted)
+    }
+
+    /// All streams are no more.
+    pub fn clear(&mut self) {
+        self.queues = Default::default();
+        self.streams.clear();
+        self.ready.clear();
     }
 
     /// The link carries so much; `None` if that is not known.
@@ -186,7 +201,9 @@ impl Scheduler {
     fn ask(&mut self, id: StreamId, class: Class, want: usize, now: Instant) -> Turn {
         self.withdraw(id);
         let Some(rank) = Rank::of(class) else {
-            self.spend(self.config.packets.cost(want), now);
+            let cost = self.config.packets.cost(want);
+            self.granted += cost;
+            self.spend(cost, now);
             return Turn::Granted(want);
         };
         if !self.sorts(class) {
@@ -261,6 +278,13 @@ impl Scheduler {
     pub fn spend(&mut self, bytes: u64, now: Instant) {
         if let Some(link) = &mut self.link {
             link.bucket.take(bytes, now);
+        }
+    }
+
+    /// What was granted took less room on the link than it was taken for: it shared packets. In bytes of whole packets.
+    pub fn refund(&mut self, bytes: u64) {
+        if let Some(link) = &mut self.link {
+            link.bucket.give_back(bytes);
         }
     }
 
@@ -350,6 +374,7 @@ impl Scheduler {
             .map(|bucket| packets.data_in(bucket.saved(now)));
         let bytes = most.min().map_or(want, |most| want.min(most));
         let cost = packets.cost(bytes);
+        self.granted += cost;
         stream.state = State::Granted { rank, bytes };
         stream.ended = (rank, begins + cost);
         if let Some(link) = &mut self.link {
@@ -371,6 +396,7 @@ impl Scheduler {
     }
 
     fn give_back(&mut self, rank: Rank, cost: u64) {
+        self.granted = self.granted.saturating_sub(cost);
         if let Some(link) = &mut self.link {
             link.bucket.give_back(cost);
             if rank == Rank::Interactive {

@@ -2,6 +2,7 @@
 
 mod acks;
 mod event;
+mod pace;
 mod resume;
 mod streams;
 
@@ -25,7 +26,7 @@ pub use self::{
     streams::{Incoming, OpenError, Stale},
 };
 use crate::{
-    Control, FrameReader, MAX_CONTROL_FRAME, StreamId,
+    Control, FrameReader, MAX_CONTROL_FRAME, Rate, ScheduleConfig, Scheduler, StreamId,
     budget::Budget,
     keepalive::{Keepalive, Verdict},
     message::{MAX_LOSSES, OfferError, encode_offer},
@@ -73,6 +74,8 @@ pub struct Config {
     pub resume_for: Duration,
     /// How much of what was sent is kept until the peer has it.
     pub replay: ReplayLimits,
+    /// In which order streams send where the link is thin.
+    pub schedule: ScheduleConfig,
 }
 
 impl Default for Config {
@@ -85,6 +88,7 @@ impl Default for Config {
             end_grace: Duration::from_secs(10),
             resume_for: Duration::from_secs(600),
             replay: ReplayLimits::default(),
+            schedule: ScheduleConfig::default(),
         }
     }
 }
@@ -148,6 +152,11 @@ pub struct Session {
     /// When to give up on announcements of an end.
     graces: BTreeSet<(Instant, StreamId)>,
     acks: Acks,
+    schedule: Scheduler,
+    /// What the scheduler holds to.
+    rate: Option<Rate>,
+    /// What the peer is to hold to.
+    down: Option<Rate>,
     gone: Gone,
     /// There may be a new time to wait for.
     timer_moved: bool,
@@ -162,6 +171,7 @@ pub struct Session {
     peer_pings: Budget,
     peer_offers: Budget,
     peer_journals: Budget,
+    peer_paces: Budget,
     /// We, or the peer, said goaway.
     leaving: bool,
     drained: bool,
@@ -173,6 +183,7 @@ impl Session {
         Self {
             side,
             acks: Acks::new(config.replay),
+            schedule: Scheduler::new(config.schedule.clone(), now),
             config,
             phase: Phase::New,
             carrier: 0,
@@ -187,6 +198,8 @@ impl Session {
             seen: SeenIds::starting_at(StreamId::first_of(side.peer())),
             early: BTreeMap::new(),
             graces: BTreeSet::new(),
+            rate: None,
+            down: None,
             gone: Gone::default(),
             timer_moved: false,
             keepalive: None,
@@ -198,6 +211,7 @@ impl Session {
             peer_pings: Budget::new(100, Duration::from_millis(100), now),
             peer_offers: Budget::new(20, Duration::from_secs(1), now),
             peer_journals: Budget::new(20, Duration::from_secs(1), now),
+            peer_paces: Budget::new(20, Duration::from_secs(1), now),
             leaving: false,
             drained: false,
         }
@@ -272,6 +286,7 @@ impl Session {
             Control::Journaled(_) if self.side == Side::Gateway => {
                 return Err(Violation::protocol("an edge keeps nobody's journal"));
             }
+            Control::Pace(rate) => self.handle_pace(rate, now)?,
             Control::Journaled(number) => self.events.push_back(Event::Journaled(number)),
         }
         Ok(())
@@ -350,7 +365,8 @@ impl Session {
         let keepalive = keepalive.map(Keepalive::deadline);
         let held = self.held.map(|(at, _)| at);
         let grace = self.graces.first().map(|&(at, _)| at);
-        [expiry, keepalive, held, self.expected, grace, self.acks.due()]
+        let turn = self.schedule.poll_timeout().filter(|_| self.is_up());
+        [expiry, keepalive, held, self.expected, grace, self.acks.due(), turn]
             .into_iter()
             .flatten()
             .min()
@@ -385,6 +401,9 @@ impl Session {
         self.end_graces(now);
         if self.acks.due().is_some_and(|due| due <= now) {
             self.flush_acks();
+        }
+        if self.is_paced() {
+            self.give_turns(now);
         }
     }
 

@@ -208,6 +208,7 @@ impl Serving<'_> {
             return Some(Ended::lingering(moving(), None, LossCause::Reconfigured));
         }
         offer_anew(tunnel, &self.settings, &settings);
+        tunnel.set_rates(settings.rate.up, settings.rate.down);
         note_generation(self.shared, &self.alive.generation, settings.generation);
         self.settings = settings;
         None

@@ -189,6 +189,8 @@ pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<
         .learn(&connection, UnixTime::from_secs(gateway.unix_millis / 1000))
         .await;
     shared.state.send_modify(|state| state.name = Some(gateway.name));
+    // Before it is attached, so that this is the first that the gateway hears.
+    session.opened.tunnel.set_rates(settings.rate.up, settings.rate.down);
     let driver = session.opened.tunnel.attach(carrier)?;
     let offered = session.opened.tunnel.offer(&settings.offer());
     offered.map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;

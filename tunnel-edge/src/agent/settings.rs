@@ -2,7 +2,10 @@
 
 use tunnel_model::{DenyList, GatewayAddr, Offer};
 
-use crate::{config::Config, targets::Targets};
+use crate::{
+    config::{Config, LinkRate},
+    targets::Targets,
+};
 
 /// What is in force, and how often it has changed.
 #[derive(Debug, Clone)]
@@ -13,6 +16,8 @@ pub struct Settings {
     pub targets: Targets,
     /// What local clients may not ask the proxy for.
     pub deny: DenyList,
+    /// What the link carries, as far as somebody has said that.
+    pub rate: LinkRate,
     /// Rises with every change.
     pub generation: u64,
     /// Rises with every change after which the present session is not the right one.
@@ -30,6 +35,7 @@ impl Settings {
                 .as_ref()
                 .map(|proxy| proxy.deny.clone())
                 .unwrap_or_default(),
+            rate: config.link_rate.unwrap_or_default(),
             generation: 0,
             epoch: 0,
         }

@@ -28,6 +28,7 @@ impl Change {
                 ("advertise", old.advertise == new.advertise),
                 ("gateway.addresses", old.gateways == new.gateways),
                 ("service", old.services == new.services),
+                ("link.rate", old.link_rate == new.link_rate),
                 ("proxy.deny", proxy(|old, new| old.deny == new.deny)),
                 ("log.level", old.log.level == new.log.level),
             ]),
@@ -127,6 +128,12 @@ mod tests {
                 ),
                 &["log.level"],
                 &["link.carrier", "link.local_port", "link.proxy", "log.format"],
+                Risk::None,
+            ),
+            (
+                format!("{BASE}[link]\nrate = \"3mbit\"\n"),
+                &["link.rate"],
+                &[],
                 Risk::None,
             ),
             (

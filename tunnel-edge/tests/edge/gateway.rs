@@ -177,6 +177,7 @@ impl Gateway {
             advertise: Vec::new(),
             link_carrier: None,
             local_port: 0,
+            link_rate: None,
             link_proxy: None,
             metrics: None,
             listeners: Vec::new(),

@@ -1,6 +1,6 @@
 //! What this crate attaches to a quinn connection, in the one place that quinn offers: its congestion controller.
 //!
-//! It does two things that quinn leaves undone.
+//! It does three things that quinn leaves undone.
 //!
 //! **The farewell gets through.** quinn holds back the packet that closes a connection while the congestion window is full,
 //! and a closed connection hears no acknowledgements that would empty it. So a peer that was being sent much would never be
@@ -11,9 +11,15 @@
 //! window on top of a base ([`Grant`]): all of them may stand still, and the base is left for everything else. What a peer
 //! can pin is still bounded, by the streams that were opened or accepted here; and so is how many more it may open, for each
 //! that nobody has accepted costs memory too.
+//!
+//! **The window follows a rate that somebody holds to.** Where [`LinkRate`](super::LinkRate) was told what the link carries, a
+//! [`RateModel`] makes the window of it: losses on a radio link then do not close it, and it is never what packets wait for,
+//! unless a queue shows that the link carries less than was said. On all other links the window is Cubic's.
 
 use std::{
     any::Any,
+    fmt,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,8 +32,12 @@ use quinn::{
     congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig},
 };
 use quinn_proto::RttEstimator;
+use tunnel_proto::{Rate, RateModel};
 
-use super::Limits;
+use super::{Limits, link_rate::Told};
+
+/// What IP and UDP add to each packet, in bytes.
+const HEADERS: u64 = 28;
 
 /// Makes the attachment of each path of a connection.
 #[derive(Debug)]
@@ -120,30 +130,70 @@ impl ControllerFactory for Factory {
             cubic: Arc::clone(&self.cubic).build(now, current_mtu),
             closing: Arc::new(AtomicBool::new(false)),
             room: self.room,
+            model: None,
+            told: Arc::default(),
         })
     }
 }
 
 /// A congestion controller, and what else belongs to a connection.
-struct Attachment {
+pub(super) struct Attachment {
     cubic: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
     room: Room,
+    /// Of a link whose rate was told.
+    model: Option<RateModel>,
+    told: Arc<Told>,
 }
 
 impl Attachment {
     /// A copy that shares what can be changed; `None` for connections that were not made here.
-    fn of(connection: &quinn::Connection) -> Option<Box<Self>> {
+    pub(super) fn of(connection: &quinn::Connection) -> Option<Box<Self>> {
         connection.congestion_state().into_any().downcast().ok()
+    }
+
+    pub(super) fn told(&self) -> Arc<Told> {
+        Arc::clone(&self.told)
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        Rate::from_bytes_per_second(self.told.rate.load(Ordering::Relaxed))
+    }
+
+    /// Has the model be one of what was told.
+    fn follow(&mut self, now: Instant) {
+        let rate = self.rate();
+        if rate.is_none() {
+            self.model = None;
+            return;
+        }
+        let model = self.model.get_or_insert_with(|| {
+            let seed = RandomState::new().hash_one(now);
+            RateModel::new(Rate::THIN, seed, now)
+        });
+        if model.given() != rate {
+            model.set_given(rate, now);
+        }
+        let buffer = model.buffer_beside(self.cubic.window());
+        self.told.buffer.store(buffer, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 
 impl Controller for Attachment {
     fn window(&self) -> u64 {
-        if self.closing.load(Ordering::Relaxed) {
-            u64::MAX
-        } else {
-            self.cubic.window()
+        let other = self.cubic.window();
+        match &self.model {
+            _ if self.closing.load(Ordering::Relaxed) => u64::MAX,
+            Some(model) => model.window_beside(other),
+            None => other,
         }
     }
 
@@ -152,15 +202,25 @@ impl Controller for Attachment {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        if let Some(model) = &mut self.model {
+            model.handle_ack(sent, bytes + HEADERS, app_limited);
+        }
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        if let Some(model) = &mut self.model {
+            model.handle_acks_end(now);
+        }
+        self.follow(now);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        if let Some(model) = &mut self.model {
+            model.handle_loss(lost_bytes);
+        }
         self.cubic
             .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
@@ -178,6 +238,8 @@ impl Controller for Attachment {
             cubic: self.cubic.clone_box(),
             closing: Arc::clone(&self.closing),
             room: self.room,
+            model: self.model.clone(),
+            told: Arc::clone(&self.told),
         })
     }
 

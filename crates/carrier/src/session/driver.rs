@@ -253,6 +253,7 @@ impl Driver {
                 Ok(())
             }
             Step::Look => self.shared.drive(self.number, |state| {
+                state.follow_link();
                 if state.session.poll_timeout().is_some_and(|due| due <= now()) {
                     state.session.handle_timeout(now());
                 }

@@ -3,6 +3,7 @@
 mod driver;
 mod flow;
 mod greeting;
+mod pace;
 mod shared;
 pub(crate) mod stream;
 
@@ -13,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
-use tunnel_proto::{Config, OfferError, Open, OpenError, Session, Side};
+use tunnel_proto::{Config, OfferError, Open, OpenError, Rate, Session, Side};
 
 use self::shared::{Shared, now};
 pub use self::{
@@ -89,6 +90,8 @@ pub struct TunnelStatus {
     pub streams: usize,
     /// What it goes over.
     pub carrier: CarrierKind,
+    /// What this end holds to when it sends, where that is configured.
+    pub rate: Option<Rate>,
 }
 
 impl Tunnel {
@@ -209,6 +212,15 @@ impl Tunnel {
         self.shared.with(|state| state.session.offer(offer))
     }
 
+    /// Holds to what the edge's link carries, as far as somebody has said that: `up` here, `down` at the gateway. Holds for the
+    /// carriers to come too.
+    pub fn set_rates(&self, up: Option<Rate>, down: Option<Rate>) {
+        self.shared.with(|state| {
+            state.session.set_rates(up, down, now());
+            state.follow_link();
+        });
+    }
+
     /// Tells the gateway losses of the link, the first [`tunnel_proto::MAX_LOSSES`] of these.
     pub fn journal(&self, losses: &[LinkLoss]) {
         self.shared.with(|state| state.session.journal(losses));
@@ -288,6 +300,7 @@ impl Tunnel {
             dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
             carrier: connection.kind(),
+            rate: self.shared.with_quietly(|state| state.session.rate()),
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::{Event, Session, StreamId};
 
-use super::flow::Routes;
+use super::{flow::Routes, pace::Pace};
 use crate::{
     link::{Connection, RecvStream, SendStream},
     quic::Grant,
@@ -56,6 +56,8 @@ pub(super) struct State {
     granted: usize,
     /// What they may have of the connection's window.
     grant: Option<Grant>,
+    /// What is known of the link, where streams wait for their turns.
+    pace: Option<Pace>,
 }
 
 /// Where a stream's handle waits for what happens to it elsewhere.
@@ -138,10 +140,17 @@ impl State {
 
     /// The carrier is gone: what it had for streams is of no use.
     fn unplug(&mut self) {
-        self.grant = None;
+        (self.grant, self.pace) = (None, None);
         self.pongs.clear();
         for port in self.ports.values_mut() {
             (port.send, port.recv) = (None, None);
+        }
+    }
+
+    /// Tells the session how its link is used, where it keeps to a rate.
+    pub(super) fn follow_link(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.follow(&mut self.session, now());
         }
     }
 
@@ -167,6 +176,7 @@ impl Shared {
                 leaving: None,
                 granted: 0,
                 grant: None,
+                pace: None,
             }),
             connection: ArcSwapOption::empty(),
             routes: Routes::default(),
@@ -208,6 +218,24 @@ impl Shared {
         call(&mut state)
     }
 
+    /// Calls the machine for a stream that wants to send. Where streams wait for their turns, one's turn may move those of
+    /// others; where not, this is as quiet as it was.
+    pub(super) fn in_turn<T>(&self, call: impl FnOnce(&mut State) -> T) -> T {
+        self.with_quietly(|state| {
+            if !state.session.is_paced() {
+                return call(state);
+            }
+            state.follow_link();
+            let result = call(state);
+            let news = state.session.has_news();
+            state.settle();
+            if news {
+                state.bell.notify_one();
+            }
+            result
+        })
+    }
+
     /// The next thing that the driver is to know.
     pub(super) fn next_news(&self, number: u64) -> Result<Option<Event>, Refusal> {
         self.drive(number, |state| {
@@ -236,6 +264,7 @@ impl Shared {
                 Connection::Tls(_) => None,
             };
             state.regrant(connection);
+            state.pace = Some(Pace::of(connection.clone()));
             Ok(self.connection.swap(Some(Arc::new(connection.clone()))))
         })
     }

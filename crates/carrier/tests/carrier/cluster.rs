@@ -112,6 +112,8 @@ pub(crate) struct Pair {
     cluster: Cluster,
     address: SocketAddr,
     dials: u64,
+    /// The first connection, as the edge has it.
+    pub(crate) connection: quinn::Connection,
     pub(crate) edge: End,
     pub(crate) gateway: End,
     pub(crate) dialer: Dialer,
@@ -140,11 +142,13 @@ impl Pair {
         let tls = cluster.client_tls(Alpn::Tunnel);
         let addresses = [address];
         let (dialled, accepted) = tokio::join!(dialer.dial_addresses(&addresses, tls), server.accept());
-        let (edge, gateway) = greet(dialled.unwrap(), accepted.unwrap()).await;
+        let connection = dialled.unwrap();
+        let (edge, gateway) = greet(connection.clone(), accepted.unwrap()).await;
         Self {
             cluster,
             address,
             dials: 1,
+            connection,
             edge,
             gateway,
             dialer,

@@ -13,6 +13,9 @@ mod exchange;
 mod flood;
 /// Packets in datagrams: both ways, large, early, unknown, too many.
 mod flows;
+/// What a link carries, and who keeps to it.
+mod link_rate;
+mod paced;
 /// The race of QUIC and TLS.
 mod race;
 /// Streams joined with sockets.

@@ -35,6 +35,16 @@ fn a_full_queue_drops_at_its_tail() {
 }
 
 #[test]
+fn packets_larger_than_the_link_carries_vanish() {
+    let start = Instant::now();
+    let mut link = Link::new(LinkConfig { mtu: 1_000, ..thin() }, 1);
+    link.handle_packet(start, vec![0; 1_001]);
+    link.handle_packet(start, vec![1; 1_000]);
+    assert_eq!(link.stats().lost, 1);
+    assert_eq!(drain(&mut link), [(start + 38 * MS, vec![1; 1_000])]);
+}
+
+#[test]
 fn a_cut_takes_what_is_on_the_link_and_all_that_follows() {
     let start = Instant::now();
     let mut link = Link::new(thin(), 1);

@@ -2,7 +2,7 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Control {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -30,6 +30,14 @@ pub(super) enum Kind {
     Journal(Journal),
     #[prost(message, tag = "11")]
     Journaled(Journaled),
+    #[prost(message, tag = "12")]
+    Pace(Pace),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Pace {
+    #[prost(uint64, tag = "1")]
+    pub(super) bytes_per_second: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -11,17 +11,30 @@
 //!
 //! | phase | paced to | until |
 //! |---|---|---|
-//! | startup | nothing: the window doubles each round | a queue shows, or the rate grows no more |
+//! | startup | nothing: the window doubles each round | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
 //! | drain | less, so that the queue is gone a round later | the queue is gone; if it never goes: compete |
 //! | cruise | [`CRUISE`] | a while later: probe; a queue shows: drain |
 //! | probe | a few milliseconds of queue above the estimate, twice as much each time that it did no harm | a queue shows |
 //! | compete | as a loss-based sender would: the queue is somebody else's | the queue is gone |
+//!
+//! A machine that is busy makes round trips longer too, and carries about the same in each, and to hold it to that would make
+//! it slower for nothing. Two things tell it from a link: packets that were sent and acknowledged together prove now and then
+//! that the link carries far more ([`Trains`]), and its round trips jump up and down ([`Doubts`]). In doubt the link is let go,
+//! for longer each time.
+
+mod room;
 
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{Rate, window::LeastLately};
+use super::{
+    Rate,
+    doubts::Doubts,
+    round::{Lesson, Round},
+    train::Trains,
+    window::LeastLately,
+};
 
 /// Between probes, this part of the estimate is used: what stands in the queue by chance goes away.
 const CRUISE: f64 = 0.98;
@@ -33,18 +46,19 @@ const CRUISE_ROUNDS: u32 = 4;
 /// A queue that a probe may build where the link has no more to give.
 const PROBE_QUEUE: Duration = Duration::from_millis(3);
 const PROBE_LEAST: f64 = 0.005;
-/// The most that probes come to build, or a quarter of the round trip, whichever is longer. Once more for each four that did
-/// no harm: a link that has become much faster is soon found out.
-const PROBE_MOST: Duration = Duration::from_millis(10);
+/// The most that the first probes come to build: a quarter of the round trip, within these. If they did no harm, twice as much
+/// each time: a link that is much faster is soon found out.
+const PROBE_MOST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(15)];
+const PROBES_MOST: u32 = 4;
+/// One more for each so much of a round trip.
+const PROBES_MORE: Duration = Duration::from_millis(100);
 /// What is no queue: the ticks of timers, and small packets that were faster than full ones are, here and on the way back.
 const JITTER: Duration = Duration::from_millis(3);
-const JITTER_BYTES: u64 = PACKET * 3 / 2;
+const JITTER_PACKETS: f64 = 1.5;
 /// A queue that shows, over the jitter.
 const SEEN: Duration = Duration::from_millis(2);
 /// A queue that is drained. Less may be the other direction's.
 const HIGH: Duration = Duration::from_millis(10);
-/// Packets by which a round trip must have grown since a probe began.
-const RISEN: u64 = PACKET;
 /// A queue that never goes is somebody else's, if it is at least this long.
 const FOREIGN: Duration = Duration::from_millis(25);
 /// The most that a drain takes off the rate.
@@ -53,23 +67,24 @@ const DRAIN_MOST: f64 = 0.5;
 const STILL_THERE: f64 = 0.995;
 /// Rounds that a drain may take until the queue must be somebody else's.
 const DRAIN_ROUNDS: u32 = 8;
-/// Rounds without growth after which the startup has found what there is to find.
-const STALE_ROUNDS: u32 = 3;
-/// From this part of the packets on, losses mean that the link is too full.
-const MANY_LOST: f64 = 0.15;
-/// Arrivals that took so many times as long as the sending are no chance of a packet more or less.
-const HELD_UP: f64 = 1.04;
-/// What is sent is the estimate if it is at least this part of it.
-const USED: f64 = 0.8;
+/// Rounds that a link must carry the same in, with a queue in each, to be taken for thin; and how far these may be apart.
+const SAME_ROUNDS: usize = 3;
+const SAME: f64 = 1.5;
+/// What is proven beyond that shows that it is not the link that holds us up.
+const MORE: f64 = 1.3;
+/// What is left each round of the most that was carried, while nothing holds the sender back.
+const FORGOTTEN: f64 = 0.9;
 /// The least that a round lasts: shorter ones would count the acknowledgements rather than the packets.
 const ROUND: Duration = Duration::from_millis(100);
 const STARTUP_ROUND: Duration = Duration::from_millis(25);
-const ROUND_PACKETS: u64 = 10;
+const ROUND_PACKETS: u32 = 10;
 /// How long the least round trip is believed, at least.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// A peer that acknowledges may take so long (RFC 9000 section 18.2), and what it holds back needs room in the window.
 const ACK_DELAY: Duration = Duration::from_millis(25);
-/// A full packet, in bytes: how much a sender that competes adds each round trip.
+/// Rounds without a loss after which gaps are a thing of the past.
+const GAPS_FOR: u32 = 8;
+/// A full packet, in bytes, until larger ones have arrived.
 const PACKET: u64 = 1500;
 
 /// Follows the rate of a link.
@@ -84,23 +99,31 @@ pub struct RateModel {
     least: LeastLately,
     /// What the round before carried.
     before: Option<Rate>,
+    /// The least round trip of the round before.
+    last: Duration,
     /// The least round trip of a round, on average over a cruise.
     usual: Option<Duration>,
     /// How long the next cruise lasts, at least; by chance up to half as long again.
     cruise_for: Duration,
     dice: SmallRng,
+    /// The largest packet that has arrived, in bytes.
+    packet: u64,
     /// The newest packet whose arrival is known, by when it was sent.
     newest: Option<Instant>,
     round: Round,
+    /// Rounds for which gaps are still to be reckoned with.
+    gaps: u32,
+    trains: Trains,
+    doubts: Doubts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Startup {
-        stale: u32,
+        /// What rounds in a row with a queue have carried.
+        carried: [Option<Rate>; SAME_ROUNDS],
     },
     Drain {
-        since: Instant,
         rounds: u32,
         queue: Duration,
     },
@@ -117,47 +140,6 @@ enum Phase {
     },
 }
 
-/// What was learned since some moment.
-#[derive(Debug, Clone)]
-struct Round {
-    began: Instant,
-    /// When its first packet was sent, or the last one before.
-    sent: Option<Instant>,
-    delivered: u64,
-    lost: u64,
-    least: Option<Duration>,
-    app_limited: bool,
-}
-
-impl Round {
-    fn new(began: Instant, sent: Option<Instant>) -> Self {
-        Self {
-            began,
-            sent,
-            delivered: 0,
-            lost: 0,
-            least: None,
-            app_limited: false,
-        }
-    }
-}
-
-/// What a round tells.
-#[derive(Debug, Clone, Copy)]
-struct Lesson {
-    /// What arrived.
-    carried: Rate,
-    /// It came out slower than it was sent: a queue grew, and what came out of it is what the link carries.
-    held_up: bool,
-    /// Whether the sender sent what it was allowed to.
-    used: bool,
-    /// How long even the luckiest packet stood in line.
-    queue: Duration,
-    lost: bool,
-    many_lost: bool,
-    round_trip: Duration,
-}
-
 impl RateModel {
     /// A model of a link of which nothing is known. Links that carry more than `thin` are left alone. The seed is to be
     /// another one at each end: two that probe at the same times would each take the other's queue for its own.
@@ -166,27 +148,38 @@ impl RateModel {
             thin,
             given: None,
             estimate: None,
-            phase: Phase::Startup { stale: 0 },
+            phase: STARTUP,
             least: LeastLately::new(BELIEVED, now),
             before: None,
+            last: Duration::ZERO,
             usual: None,
             cruise_for: CRUISE_FOR,
             dice: SmallRng::seed_from_u64(seed),
+            packet: PACKET,
             newest: None,
             round: Round::new(now, None),
+            gaps: 0,
+            trains: Trains::new(now),
+            doubts: Doubts::new(now),
         }
     }
 
     /// The link is said to carry so much. It is never taken to carry more, but less if it does.
     pub fn set_given(&mut self, given: Option<Rate>, now: Instant) {
         self.given = given;
-        if let Some(rate) = given {
-            self.estimate = Some(rate);
-            self.phase = Phase::Cruise {
+        self.estimate = given;
+        self.phase = match given {
+            None => STARTUP,
+            Some(_) => Phase::Cruise {
                 until: now + CRUISE_FOR,
                 rounds: 0,
-            };
-        }
+            },
+        };
+    }
+
+    /// What the link is said to carry.
+    pub fn given(&self) -> Option<Rate> {
+        self.given
     }
 
     /// A packet has arrived; `bytes` are all that it takes on the link. Whether the sender had nothing more to send counts
@@ -194,13 +187,16 @@ impl RateModel {
     /// [`Self::handle_acks_end`].
     pub fn handle_ack(&mut self, sent: Instant, bytes: u64, app_limited: bool) {
         self.round.delivered += bytes;
+        self.packet = self.packet.max(bytes);
         self.round.app_limited |= app_limited;
         self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
+        self.trains.see(sent, bytes);
     }
 
     /// So many bytes of packets were lost.
     pub fn handle_loss(&mut self, bytes: u64) {
         self.round.lost += bytes;
+        self.gaps = GAPS_FOR;
     }
 
     /// The acknowledgement is at its end.
@@ -210,17 +206,35 @@ impl RateModel {
         self.least.see(round_trip, now);
         let round = &mut self.round;
         round.least = Some(round.least.map_or(round_trip, |least| least.min(round_trip)));
-        let Some(sent) = round.sent else {
+        let proven = self.trains.end(round_trip, self.packet, now);
+        if self.round.sent.is_none() {
             self.round = Round::new(now, Some(newest));
             return;
-        };
+        }
+        if proven > self.estimate.map(|estimate| estimate.scaled(MORE)) && !matches!(self.phase, Phase::Startup { .. })
+        {
+            self.let_go(now);
+        }
         if now.saturating_duration_since(self.round.began) < self.round_length() {
             return;
         }
-        let lesson = self.lesson(now, newest, sent);
+        // A round that a probe began in has been sent at two rates.
+        let allowed = self
+            .pacing()
+            .map(|pacing| self.estimate.map_or(pacing, |estimate| estimate.min(pacing)));
+        let quick = self.round_trip() + self.jitter();
+        let lesson = self.round.lesson(newest, allowed, quick, now);
         self.round = Round::new(now, Some(newest));
         if let Some(lesson) = lesson {
             self.learn(lesson, now);
+        }
+    }
+
+    /// It was not the link that made us wait.
+    fn let_go(&mut self, now: Instant) {
+        if self.given.is_none() {
+            self.phase = STARTUP;
+            self.doubts.let_go(now);
         }
     }
 
@@ -240,28 +254,14 @@ impl RateModel {
             Phase::Probe { step, .. } => {
                 let least = PROBE_QUEUE.div_duration_f64(round_trip).max(PROBE_LEAST);
                 let more = least * f64::from(1_u32 << step.min(16));
-                let most = PROBE_MOST.max(self.round_trip() / 4).div_duration_f64(round_trip);
-                estimate.scaled(1.0 + more.min(most * f64::from(1 + step / 4)).min(1.0))
+                let most = (self.round_trip() / 4)
+                    .clamp(PROBE_MOST[0], PROBE_MOST[1])
+                    .div_duration_f64(round_trip);
+                let most = most * f64::from(1_u32 << step.saturating_sub(self.probes_most()).min(16));
+                estimate.scaled(1.0 + more.min(most).min(1.0))
             }
             Phase::Compete { rate } => rate,
         })
-    }
-
-    /// How many bytes may be in flight, where a loss-based controller says `other`: on a link that is thin enough for the
-    /// window never to be what holds packets back, on others what the controller says.
-    pub fn window_beside(&self, other: u64) -> u64 {
-        let Some(estimate) = self.thin_estimate() else {
-            return other;
-        };
-        let slack = ROUND_PACKETS * PACKET;
-        let whole = |round_trip: Duration| estimate.bytes_in(round_trip + ACK_DELAY);
-        match self.phase {
-            Phase::Startup { .. } => (2 * whole(self.round_trip()) + slack).max(other),
-            // What the carrier holds already may not stand in the link's queue.
-            Phase::Drain { .. } => whole(self.round_trip()) + slack / 2,
-            Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,
-            Phase::Compete { .. } => 2 * whole(self.round.least.unwrap_or_default().max(self.round_trip())) + slack,
-        }
     }
 
     /// What the link carries, as far as that is known.
@@ -282,80 +282,72 @@ impl RateModel {
         self.least.get().unwrap_or_default()
     }
 
+    /// A few packets more or less.
+    fn slack(&self) -> u64 {
+        u64::from(ROUND_PACKETS) * self.packet
+    }
+
+    /// How many probes stay small. Where round trips are long, each has been going on for long when its harm shows.
+    fn probes_most(&self) -> u32 {
+        let more = self.round_trip().div_duration_f64(PROBES_MORE);
+        // A cast of a float saturates.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let more = more as u32;
+        PROBES_MOST.saturating_add(more)
+    }
+
     fn jitter(&self) -> Duration {
-        let packets = self.estimate.map(|rate| rate.time_for(JITTER_BYTES));
-        JITTER.max(packets.unwrap_or_default())
+        JITTER.max(self.packet_time().mul_f64(JITTER_PACKETS))
+    }
+
+    /// How long the link takes for a packet.
+    fn packet_time(&self) -> Duration {
+        let time = self.estimate.map(|rate| rate.time_for(self.packet));
+        time.unwrap_or_default()
     }
 
     fn round_length(&self) -> Duration {
-        let packets = self.estimate.map(|rate| rate.time_for(ROUND_PACKETS * PACKET));
+        let packets = self.packet_time() * ROUND_PACKETS;
         match self.phase {
-            Phase::Startup { .. } => self.round_trip().max(STARTUP_ROUND),
-            _ => self.round_trip().max(ROUND).max(packets.unwrap_or_default()),
+            Phase::Startup { .. } => self.last.max(STARTUP_ROUND),
+            _ => self.round_trip().max(ROUND).max(packets),
         }
     }
 
-    /// What the round that is over tells, unless the sender paused in it.
-    fn lesson(&self, now: Instant, newest: Instant, sent: Instant) -> Option<Lesson> {
-        let round = &self.round;
-        let sending = newest.saturating_duration_since(sent);
-        let arriving = now.saturating_duration_since(round.began);
-        // Acknowledgements that come in a bunch make no link faster than what was sent.
-        let carried = Rate::of(round.delivered, sending.max(arriving))?;
-        let used = match self.pacing() {
-            Some(pacing) => Rate::of(round.delivered, sending).is_some_and(|rate| rate >= pacing.scaled(USED)),
-            None => !round.app_limited,
-        };
-        let round_trip = round.least?;
-        let of_lost = round.lost as f64 / (round.lost + round.delivered) as f64;
-        Some(Lesson {
-            carried,
-            held_up: arriving > sending.mul_f64(HELD_UP),
-            used,
-            queue: round_trip.saturating_sub(self.round_trip() + self.jitter()),
-            lost: round.lost > 0,
-            many_lost: of_lost > MANY_LOST,
-            round_trip,
-        })
-    }
-
     fn learn(&mut self, lesson: Lesson, now: Instant) {
+        self.last = lesson.round_trip;
+        if !lesson.lost {
+            self.gaps = self.gaps.saturating_sub(1);
+        }
+        let round_before = self.before.replace(lesson.carried).unwrap_or(lesson.carried);
         // A packet more in one round is one less in the next, so that the lesser of two is no chance.
-        let carried_twice = self
-            .before
-            .replace(lesson.carried)
-            .unwrap_or(lesson.carried)
-            .min(lesson.carried);
+        let carried_twice = round_before.min(lesson.carried);
         let Some(before) = self.estimate else {
             self.estimate = Some(lesson.carried);
             return;
         };
         let full = lesson.queue >= SEEN || lesson.many_lost;
         self.phase = match self.phase {
-            Phase::Startup { stale } => {
+            Phase::Startup { mut carried } => {
+                self.estimate = Some(before.scaled(FORGOTTEN).max(lesson.carried));
+                carried.rotate_left(1);
                 // A queue that is short beside the round trip goes by itself on a link that is not thin.
-                let queue = lesson.queue > HIGH.max(self.round_trip() / 8);
-                let grown = lesson.carried >= before.scaled(1.25);
-                let stale = if grown || !lesson.used { 0 } else { stale + 1 };
-                let found = (queue && lesson.used) || lesson.many_lost || stale >= STALE_ROUNDS;
-                if found && before > self.thin && queue && stale >= STALE_ROUNDS {
-                    // It was fast once, and is no more.
-                    self.estimate = Some(lesson.carried);
-                    drain(lesson.queue, now)
-                } else {
-                    self.estimate = Some(before.max(lesson.carried));
-                    if found && self.thin_estimate().is_some() {
-                        drain(lesson.queue, now)
-                    } else {
-                        Phase::Startup { stale }
+                let queue = lesson.queue > (self.round_trip() / 8).clamp(HIGH, HIGH * 3 / 2) || lesson.many_lost;
+                carried[SAME_ROUNDS - 1] = Some(lesson.carried).filter(|_| queue && lesson.used);
+                match self.same(&carried, now).filter(|_| self.doubts.may_hold(now)) {
+                    Some(found) => {
+                        self.estimate = Some(found);
+                        self.doubts.hold(now);
+                        drain(lesson.queue)
                     }
+                    None => Phase::Startup { carried },
                 }
             }
             phase => {
                 self.estimate = Some(if !full {
                     before.max(carried_twice)
                 } else if lesson.used && lesson.held_up {
-                    follow(before, lesson.carried)
+                    follow(before, round_before.max(lesson.carried))
                 } else {
                     before
                 });
@@ -369,6 +361,10 @@ impl RateModel {
                     // A link that changes is asked more often.
                     self.cruise_for = CRUISE_FOR;
                 }
+                if self.doubts.see(lesson.round_trip) && self.given.is_none() {
+                    self.let_go(now);
+                    return;
+                }
                 self.next(phase, lesson, full, now)
             }
         };
@@ -376,8 +372,21 @@ impl RateModel {
             .estimate
             .map(|estimate| estimate.min(self.given.unwrap_or(estimate)));
         if self.estimate.is_some_and(|estimate| estimate > self.thin) {
-            self.phase = Phase::Startup { stale: 0 };
+            self.phase = STARTUP;
         }
+    }
+
+    /// What rounds in a row have all carried, if that may be what the link carries: not if it has just carried more.
+    fn same(&self, carried: &[Option<Rate>; SAME_ROUNDS], now: Instant) -> Option<Rate> {
+        let [a, b, c] = *carried;
+        let (a, b, c) = (a?, b?, c?);
+        let (least, most) = (a.min(b).min(c), a.max(b).max(c));
+        let sum = a.bytes_per_second() + b.bytes_per_second() + c.bytes_per_second();
+        let mean = Rate::from_bytes_per_second(sum / 3)?;
+        let more = self.trains.proven(now).is_some_and(|proven| proven > mean.scaled(MORE));
+        let same = most <= least.scaled(SAME) && most <= self.thin;
+        // Where nothing can be proven, nothing is believed.
+        Some(mean).filter(|_| same && !more && self.trains.can_prove())
     }
 
     fn next(&mut self, phase: Phase, lesson: Lesson, full: bool, now: Instant) -> Phase {
@@ -387,15 +396,15 @@ impl RateModel {
             rounds: 0,
         };
         match phase {
-            Phase::Drain { since, rounds, queue } => {
+            Phase::Drain { rounds, queue } => {
                 let fallen = lesson.queue <= queue / 2;
                 if lesson.queue < SEEN || (rounds >= 1 && lesson.queue < HIGH) {
                     cruise
                 } else if fallen {
-                    drain(lesson.queue, now)
+                    drain(lesson.queue)
                 } else if rounds < DRAIN_ROUNDS {
                     let rounds = rounds + 1;
-                    Phase::Drain { since, rounds, queue }
+                    Phase::Drain { rounds, queue }
                 } else if lesson.queue >= FOREIGN {
                     Phase::Compete {
                         rate: self.estimate.unwrap_or(lesson.carried),
@@ -405,7 +414,8 @@ impl RateModel {
                 }
             }
             Phase::Cruise { .. } | Phase::Probe { .. } if lesson.queue >= HIGH || lesson.many_lost => {
-                drain(lesson.queue, now)
+                self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
+                drain(lesson.queue)
             }
             Phase::Cruise { until, rounds } => {
                 let usual = self.usual.filter(|_| rounds > 0);
@@ -429,7 +439,7 @@ impl RateModel {
                 self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
                 // What the probe built goes again, with what it went on to build until it was noticed.
                 let built = lesson.round_trip.saturating_sub(self.usual.unwrap_or_default());
-                drain(built + PROBE_QUEUE * 2, now)
+                drain(built + PROBE_QUEUE * 2)
             }
             Phase::Probe { since, step } => {
                 // Only now has what was sent since then been acknowledged for a whole round.
@@ -447,7 +457,7 @@ impl RateModel {
                 rate: if lesson.lost {
                     rate.scaled(0.7)
                 } else {
-                    let more = Rate::of(PACKET, lesson.round_trip).unwrap_or(rate);
+                    let more = Rate::of(self.packet, lesson.round_trip).unwrap_or(rate);
                     rate.scaled(1.0 + more.bytes_per_second() as f64 / rate.bytes_per_second() as f64)
                 },
             },
@@ -457,17 +467,16 @@ impl RateModel {
 
     /// A round trip that has a queue in it which was not there in the cruise.
     fn risen(&self) -> Duration {
-        let packet = self.estimate.map(|rate| rate.time_for(RISEN));
-        self.usual.unwrap_or_default() + JITTER.max(packet.unwrap_or_default())
+        self.usual.unwrap_or_default() + JITTER.max(self.packet_time())
     }
 }
 
-fn drain(queue: Duration, now: Instant) -> Phase {
-    Phase::Drain {
-        since: now,
-        rounds: 0,
-        queue,
-    }
+const STARTUP: Phase = Phase::Startup {
+    carried: [None; SAME_ROUNDS],
+};
+
+fn drain(queue: Duration) -> Phase {
+    Phase::Drain { rounds: 0, queue }
 }
 
 /// The link is full, and what it carries is what it can. Small differences are chance, or a queue on the way back.

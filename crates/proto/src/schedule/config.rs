@@ -80,24 +80,40 @@ pub struct Caps {
 /// How data becomes packets: what each carries, and what it costs beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packets {
-    /// Bytes of data in a packet that is full.
+    /// Bytes of data in a packet that is full, whatever else it may have to carry.
     pub data: u32,
     /// Bytes of everything else in a packet: addresses, headers, seals.
     pub headers: u32,
 }
 
 impl Packets {
-    /// IPv4 and UDP.
-    const UDP: u32 = 28;
+    /// What IPv4 and UDP add to each, in bytes.
+    pub const UDP: u32 = 28;
+    /// IPv4 and TCP with timestamps.
+    const TCP: u32 = 52;
     /// QUIC: a short header with a connection id of 8 bytes and a packet number of 2, the seal of 16, the head of a frame.
     const QUIC: u32 = 1 + 8 + 2 + 16 + 9;
+    /// What a turn leaves free of each packet of QUIC: offsets and lengths at their longest, for which room is kept whatever they
+    /// are, and an acknowledgement. What does not fit goes into a packet of its own, which would be next to empty.
+    const SPARE: u32 = 24;
+
+    /// Packets of TCP on Ethernet, and what records of TLS and frames of streams add to them.
+    pub const OF_TLS: Self = Self {
+        data: 1410,
+        headers: 90,
+    };
 
     /// Packets of QUIC on a path with this limit on UDP's payload.
     pub fn of_quic(mtu: u16) -> Self {
         Self {
-            data: u32::from(mtu).saturating_sub(Self::QUIC).max(1),
+            data: u32::from(mtu).saturating_sub(Self::QUIC + Self::SPARE).max(1),
             headers: Self::UDP + Self::QUIC,
         }
+    }
+
+    /// What so many bytes of a connection that fills its packets take on the link; they count all that is in a packet.
+    pub fn on_link(self, bytes: u64) -> u64 {
+        bytes + bytes / u64::from(self.data.max(1)) * u64::from(Self::TCP)
     }
 
     /// What so much data takes on the link.

@@ -103,28 +103,35 @@ impl Acks {
 }
 
 impl Session {
-    /// How much of a stream's data may be given to this carrier now, in bytes. Where it is 0, [`Event::Room`] will come.
+    /// How much of what a stream wants to send may be given to this carrier now, in bytes. Where it is nothing of something,
+    /// [`Event::Room`] will come; else [`Self::sent`] is to follow.
     ///
     /// # Errors
     /// The carrier is not the session's any more, or the stream is over.
-    pub fn room(&mut self, id: StreamId, carrier: u64) -> Result<usize, Stale> {
+    pub fn room(&mut self, id: StreamId, carrier: u64, want: usize, now: Instant) -> Result<usize, Stale> {
         self.require(carrier)?;
         let stream = self.streams.get_mut(&id).ok_or(Stale)?;
+        if want == 0 {
+            return Ok(0);
+        }
         let limits = &self.acks.limits;
         let kept = stream.replay.len();
         let shared = limits
             .stream
             .saturating_sub(kept)
             .min(limits.session.saturating_sub(self.acks.kept));
-        let room = shared.max(limits.reserve.saturating_sub(kept));
+        let room = shared.max(limits.reserve.saturating_sub(kept)).min(want);
         if room == 0 && !stream.blocked {
             stream.blocked = true;
             self.acks.blocked.push(id);
         }
-        Ok(room)
+        if room == 0 || !self.is_paced() {
+            return Ok(room);
+        }
+        Ok(self.turn(id, room, now))
     }
 
-    /// Notes data that was given to this carrier, and keeps it until the peer has it.
+    /// Notes data that was given to this carrier, and keeps it until the peer has it; none, if the carrier took none.
     ///
     /// # Errors
     /// As of [`Self::room`], which must have been asked right before.
@@ -134,8 +141,14 @@ impl Session {
             self.flush_acks();
         }
         let stream = self.streams.get_mut(&id).ok_or(Stale)?;
-        self.acks.kept += data.len();
-        stream.replay.push(data);
+        let bytes = data.len();
+        if bytes > 0 {
+            self.acks.kept += bytes;
+            stream.replay.push(data);
+        }
+        if self.is_paced() {
+            self.turn_taken(id, bytes);
+        }
         Ok(())
     }
 

@@ -90,7 +90,7 @@ impl Session {
         }
         let continues = !matches!(self.phase, Phase::New);
         if self.is_up() {
-            self.detach();
+            self.detach(now);
         }
         self.phase = Phase::Up {
             resuming: continues.then(PeerList::default),
@@ -107,6 +107,7 @@ impl Session {
         if continues {
             self.list_streams();
         }
+        self.pace_anew(now);
         Ok(())
     }
 
@@ -128,7 +129,7 @@ impl Session {
         if self.resume_for.is_zero() {
             return self.close(refusal);
         }
-        self.detach();
+        self.detach(now);
         let until = now + self.resume_for;
         self.phase = Phase::Down { until };
     }
@@ -145,8 +146,10 @@ impl Session {
         self.acks.forgive();
     }
 
-    fn detach(&mut self) {
+    fn detach(&mut self, now: Instant) {
         self.leave_carrier();
+        // Nobody waits for a turn on a carrier that is gone.
+        self.begin_turns(now);
         for stream in self.streams.values_mut() {
             stream.grace = None;
             stream.listed = false;

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use tunnel_model::{Reason, Refusal, Target};
+use tunnel_model::{Class, Reason, Refusal, Target};
 
-use super::{Event, Session, Side, Violation, resume::Attach};
+use super::{Event, Session, Side, Violation, pace::Wait, resume::Attach};
 use crate::{
     Control, Fate, Header, Open, OpenReply, StreamId,
     message::{decode_reply, encode_reply},
@@ -75,6 +75,10 @@ pub(super) struct Stream {
     pub(super) over: bool,
     /// Its sender waits for room.
     pub(super) blocked: bool,
+    /// Its rank.
+    pub(super) class: Class,
+    /// Its turn to send.
+    pub(super) turn: Wait,
 }
 
 /// What was said of a stream before its header was read: the control stream may overtake it.
@@ -155,7 +159,7 @@ impl Session {
             self.gone.note(id, &refusal);
             return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
         }
-        let mut stream = Stream::new(carrier);
+        let mut stream = Stream::new(open.class, carrier);
         match early {
             Some(Early::Reset(reason)) => {
                 let refusal = Refusal::new(reason, "the stream was void before it was opened");
@@ -213,6 +217,7 @@ impl Session {
             }
             _ => return,
         };
+        self.schedule.remove(id);
         self.queue(&Control::End { id, offset });
         self.note_over(id);
     }
@@ -342,6 +347,7 @@ impl Session {
             .collect();
         ids.sort_unstable();
         (self.open, self.peer_open) = (0, 0);
+        self.schedule.clear();
         self.acks.released_all();
         self.events.extend(ids.into_iter().map(|id| Event::Broken {
             id,
@@ -393,6 +399,7 @@ impl Session {
             self.graces.remove(&(grace, id));
         }
         self.acks.released(stream.replay.len());
+        self.schedule.remove(id);
         if !stream.over {
             self.count_out(id);
         }
@@ -402,7 +409,7 @@ impl Session {
 }
 
 impl Stream {
-    fn new(carrier: u64) -> Self {
+    fn new(class: Class, carrier: u64) -> Self {
         Self {
             open: None,
             accepted: false,
@@ -416,13 +423,15 @@ impl Stream {
             grace: None,
             over: false,
             blocked: false,
+            class,
+            turn: Wait::None,
         }
     }
 
     fn opened(open: &Open, carrier: u64) -> Self {
         Self {
             open: Some(Box::new(open.clone())),
-            ..Self::new(carrier)
+            ..Self::new(open.class, carrier)
         }
     }
 

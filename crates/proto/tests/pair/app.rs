@@ -362,7 +362,9 @@ impl App {
         if self.send_ending.is_some() || length == 0 {
             return;
         }
-        let room = self.carrier.map(|carrier| (carrier, world.session.room(id, carrier)));
+        let room = self
+            .carrier
+            .map(|carrier| (carrier, world.session.room(id, carrier, length, world.now)));
         let Some((carrier, Ok(room @ 1..))) = room else {
             self.script.push_front(Step::Write(length));
             self.wake = None;

@@ -13,7 +13,9 @@ mod replay;
 use std::{fs, time::Duration};
 
 use tunnel_model::{Class, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, TraceId};
-use tunnel_proto::{Control, Hello, Open, Position, Prelude, Session, Side, StreamId, encode_datagram, encode_packet};
+use tunnel_proto::{
+    Control, Hello, Open, Position, Prelude, Rate, Session, Side, StreamId, encode_datagram, encode_packet,
+};
 
 use crate::pair::hello;
 use fuzz_targets::TARGETS;
@@ -171,6 +173,7 @@ fn messages() -> Vec<(&'static str, Control)> {
             }]),
         ),
         ("journaled", Control::Journaled(3)),
+        ("pace", Control::Pace(Rate::from_bits_per_second(3_000_000))),
         (
             "reset",
             Control::Reset {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Durat
 use tunnel_model::{Class, Fault, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, SessionId, TraceId};
 use tunnel_proto::{
     Control, Event, Hello, Incoming, MAX_CONTROL_FRAME, MAX_HEADER_FRAME, MAX_HOLD, MAX_LOSSES, MAX_PACKET,
-    MAX_SERVICES, MAX_SUBNETS, Open, Position, Prelude, Session, Side, StreamId, encode_datagram,
+    MAX_SERVICES, MAX_SUBNETS, Open, Position, Prelude, Rate, Session, Side, StreamId, encode_datagram,
 };
 
 #[test]
@@ -291,6 +291,7 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
             message: "why".to_owned(),
         }]),
         Control::Journaled(1),
+        Control::Pace(Rate::from_bytes_per_second(1)),
     ];
     let mut all: Vec<_> = controls.iter().map(|c| ("Control", c.encode().to_vec())).collect();
     all.push((

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tunnel_model::{Class, LinkLoss, LossCause, Offer, Protocol, Reason, Refusal, Service, TraceId};
 use tunnel_proto::{
     Config, Control, Event, Fate, Greeted, Greeting, Hello, Incoming, MAX_LOSSES, MAX_SERVICES, MAX_SUBNETS,
-    Negotiated, Open, Position, Prelude, Session, Side, StreamId, Violation,
+    Negotiated, Open, Position, Prelude, Rate, Session, Side, StreamId, Violation,
 };
 
 use crate::{network::other, pair::hello};
@@ -189,6 +189,8 @@ fn what_comes_out_of_turn_is_a_violation() {
     assert_eq!(edge.hear(&Control::Offer(Offer::default())), Err(Reason::Protocol));
     let mut edge = Victim::new(Side::Edge);
     assert_eq!(edge.hear(&Control::Journal(Vec::new())), Err(Reason::Protocol));
+    let mut edge = Victim::new(Side::Edge);
+    assert_eq!(edge.hear(&Control::Pace(None)), Err(Reason::Protocol));
     let mut gateway = Victim::new(Side::Gateway);
     assert_eq!(gateway.hear(&Control::Journaled(1)), Err(Reason::Protocol));
 }
@@ -338,8 +340,8 @@ fn for_a_peer_that_acknowledges_nothing_bounded_memory_is_kept() {
     for i in 0..200 {
         let id = gateway.session.open(&an_open("port:22")).unwrap().0;
         let mut of_stream = 0;
-        while let room @ 1.. = gateway.session.room(id, 1).unwrap() {
-            let chunk = Bytes::from(vec![0; room.min(64 * 1024)]);
+        while let room @ 1.. = gateway.session.room(id, 1, 64 * 1024, gateway.now).unwrap() {
+            let chunk = Bytes::from(vec![0; room]);
             of_stream += chunk.len();
             gateway.session.sent(id, 1, chunk, Instant::now()).unwrap();
         }
@@ -459,6 +461,31 @@ fn a_flood_of_pages_of_the_journal_closes_the_session() {
         Victim::new(Side::Gateway).hear(&page(MAX_LOSSES + 1)),
         Err(Reason::Protocol)
     );
+}
+
+#[test]
+fn a_flood_of_rates_closes_the_session() {
+    let mut gateway = Victim::new(Side::Gateway);
+    let rate = Control::Pace(Rate::from_bits_per_second(3_000_000));
+    for _ in 0..20 {
+        assert_eq!(gateway.hear(&rate), Ok(()));
+    }
+    assert_eq!(gateway.hear(&rate), Err(Reason::Protocol));
+}
+
+/// An edge that lies about its link gets no more than it says, and no less than a link carries at the least.
+#[test]
+fn a_rate_of_hardly_anything_and_one_of_anything_are_held_to_as_far_as_they_make_sense() {
+    let mut gateway = Victim::new(Side::Gateway);
+    for (told, held) in [
+        (1, Some(Rate::LEAST)),
+        (u64::MAX, Rate::from_bytes_per_second(u64::MAX)),
+        (0, None),
+    ] {
+        let rate = Rate::from_bytes_per_second(told);
+        assert_eq!(gateway.hear(&Control::Pace(rate)), Ok(()));
+        assert_eq!(gateway.session.rate(), held);
+    }
 }
 
 #[test]

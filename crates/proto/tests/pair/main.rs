@@ -7,6 +7,7 @@
 //! | `resume` | streams that go on over another carrier |
 //! | `gibibyte` | much data over many cuts |
 //! | `property` | any scenario: no stream hangs, no cut looks like an end |
+//! | `turns` | one session whose streams wait for their turns, and an owner that looks only when it is told to |
 //! | `hostile` | one session and a peer that breaks the rules, by hand-made frames |
 //! | `corpus` | the fuzz targets, fed with the committed corpus and every truncation of it |
 //! | `document` | `docs/protocol.md` says what the code does |
@@ -26,3 +27,4 @@ mod hostile;
 mod property;
 mod resume;
 mod streams;
+mod turns;

@@ -1,7 +1,7 @@
 //! A carrier in the manner of QUIC, without handshake and flow control: packets, acknowledgements, loss recovery, a window.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -14,11 +14,16 @@ pub(crate) const DATA: usize = 1452 - 36;
 /// As quinn acknowledges at this project's settings.
 const ACK_EVERY: usize = 10;
 const ACK_DELAY: Duration = Duration::from_millis(25);
+/// Packets that are acknowledged at once.
+const HANDSHAKE: u64 = 2;
 /// RFC 9002 section 6.1.
 const REORDERED: u64 = 3;
 const INITIAL_WINDOW: u64 = 14_720;
-/// What quinn's pacer lets out at once, at least.
-const BURST: u64 = 10 * 1452;
+/// What a connection holds at most, in flight and waiting.
+const HELD_MOST: u64 = 2 * 1024 * 1024;
+/// What quinn's pacer lets out at once: at least and at most, and otherwise so much time's worth.
+const BURST: [u64; 2] = [10 * 1452, 256 * 1452];
+const BURST_TIME: Duration = Duration::from_millis(2);
 
 /// A piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +77,15 @@ struct InFlight {
     pieces: Vec<Piece>,
 }
 
+/// What is kept of a stream: all from the first byte that was not acknowledged, also what was.
+#[derive(Debug, Default)]
+struct Held {
+    from: u64,
+    sent: u64,
+    /// Where pieces begin that are on their way.
+    flying: BTreeSet<u64>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Carrier {
     pub(crate) model: RateModel,
@@ -81,6 +95,8 @@ pub(crate) struct Carrier {
     next: u64,
     flying: BTreeMap<u64, InFlight>,
     in_flight: u64,
+    held: HashMap<StreamId, Held>,
+    held_bytes: u64,
     newest_acked: Option<u64>,
     smoothed: Option<Duration>,
     /// A loss-based window, as it would be without a model.
@@ -106,6 +122,8 @@ impl Carrier {
             next: 0,
             flying: BTreeMap::new(),
             in_flight: 0,
+            held: HashMap::new(),
+            held_bytes: 0,
             newest_acked: None,
             smoothed: None,
             window: INITIAL_WINDOW,
@@ -122,13 +140,13 @@ impl Carrier {
 
     /// Takes a piece, which may be longer than a packet.
     pub(crate) fn write(&mut self, piece: Piece) {
+        self.held_bytes += piece.len as u64;
         self.fresh.push_back(piece);
     }
 
     /// Whether a stream may write more: what is held is kept near the window.
     pub(crate) fn has_room(&self) -> bool {
-        let held: usize = self.fresh.iter().chain(&self.again).map(|piece| piece.len).sum();
-        self.in_flight + (held as u64) < 2 * self.model.window_beside(self.window)
+        self.held_bytes < self.model.buffer_beside(self.window).min(HELD_MOST)
     }
 
     pub(crate) fn take_lost(&mut self) -> u64 {
@@ -150,6 +168,9 @@ impl Carrier {
                 let len = piece.len.min(room);
                 room -= len;
                 pieces.push(Piece { len, ..*piece });
+                let held = self.held.entry(piece.id).or_default();
+                held.flying.insert(piece.number);
+                held.sent = held.sent.max(piece.number + len as u64);
                 piece.len -= len;
                 piece.number += len as u64;
                 if piece.len == 0 {
@@ -165,7 +186,7 @@ impl Carrier {
             self.unacked = 0;
             self.ack_due = None;
             // Old ones go, as ranges do.
-            while self.arrived.len() > 600 {
+            while self.arrived.len() > 64 {
                 self.arrived.pop_first();
             }
             self.arrived.iter().copied().collect()
@@ -183,7 +204,7 @@ impl Carrier {
             self.in_flight += bytes;
             if let Some(smoothed) = self.smoothed {
                 let time = |bytes: u64| smoothed.mul_f64(bytes as f64 / window as f64 / 1.25);
-                let burst = time(BURST);
+                let burst = BURST_TIME.clamp(time(BURST[0]), time(BURST[1]));
                 self.paced = self.paced.max(now.checked_sub(burst).unwrap()) + time(bytes);
             }
             let flying = InFlight {
@@ -203,7 +224,8 @@ impl Carrier {
         let Some(number) = packet.number else { return Vec::new() };
         self.arrived.insert(number);
         self.unacked += 1;
-        self.ack_due.get_or_insert(now + ACK_DELAY);
+        let delay = if number < HANDSHAKE { Duration::ZERO } else { ACK_DELAY };
+        self.ack_due.get_or_insert(now + delay);
         let mut new = packet.pieces;
         new.retain(|piece| self.seen.insert(*piece));
         new
@@ -218,6 +240,13 @@ impl Carrier {
             };
             any = true;
             self.in_flight -= acked.bytes;
+            for piece in &acked.pieces {
+                let held = self.held.get_mut(&piece.id).unwrap();
+                held.flying.remove(&piece.number);
+                let from = held.flying.first().copied().unwrap_or(held.sent);
+                self.held_bytes -= from - held.from;
+                held.from = from;
+            }
             if self.newest_acked.is_none_or(|newest| newest < *number) {
                 self.newest_acked = Some(*number);
                 let sample = now - acked.sent;

@@ -5,14 +5,19 @@
 //! |---|---|
 //! | `typing` | what somebody who types notices of transfers beside it |
 //! | `links` | links with long round trips, losses, and rates that change |
+//! | `queues` | links of all kinds, whose queues stay short |
+//! | `busy` | machines that have other things to do |
 //! | `order` | a scheduler alone: who goes first, who waits, who starves nobody |
 //!
-//! `carrier` and `world` are the simulation.
+//! `carrier`, `host` and `world` are the simulation.
 #![allow(clippy::unwrap_used)]
 
 mod carrier;
+mod host;
 mod world;
 
+mod busy;
 mod links;
 mod order;
+mod queues;
 mod typing;

@@ -4,22 +4,26 @@ use std::time::Duration;
 
 use tunnel_model::Class;
 
-use crate::world::{Kind, MS, World, percentile};
+use crate::{
+    host::{Host, Load},
+    world::{Kind, MS, World, percentile},
+};
 
 const S: Duration = Duration::from_secs(1);
 const ROUND_TRIP: Duration = Duration::from_millis(60);
 
 /// A byte is echoed each 100 ms while a transfer each way always has more.
 fn typing_beside_bulk_both_ways(mut world: World) {
+    world.greet();
     let typing = world.open(0, Class::Interactive, Kind::Typing);
     let up = world.open(0, Class::Api, Kind::Bulk);
     let down = world.open(1, Class::Api, Kind::Bulk);
-    world.run(20 * S);
+    world.run(15 * S);
     world.echoes.clear();
-    let goodput = world.goodput(60 * S, &[(1, up), (0, down)]);
+    let goodput = world.goodput(40 * S, &[(1, up), (0, down)]);
     let echoes = &world.echoes[&typing];
     let shown = [50, 90, 99, 100].map(|p| percentile(echoes, p));
-    assert!(echoes.len() >= 590, "{} echoes", echoes.len());
+    assert!(echoes.len() >= 390, "{} echoes", echoes.len());
     assert!(shown[2] <= ROUND_TRIP + 20 * MS, "{shown:?}, {goodput:?}");
     assert!(goodput.iter().all(|share| *share >= 0.9), "{goodput:?}, {shown:?}");
 }
@@ -37,11 +41,12 @@ fn keystrokes_beside_transfers_both_ways_wait_20_ms_at_most_where_the_rate_is_me
 #[test]
 fn many_transfers_do_no_more_harm_than_one() {
     let mut world = World::new("3mbit,60ms,64kb");
+    world.greet();
     let typing = world.open(0, Class::Interactive, Kind::Typing);
     let transfers: Vec<_> = (0..50).map(|_| (1, world.open(0, Class::Api, Kind::Bulk))).collect();
-    world.run(20 * S);
+    world.run(15 * S);
     world.echoes.clear();
-    let goodput = world.goodput(60 * S, &transfers);
+    let goodput = world.goodput(25 * S, &transfers);
     let all: f64 = goodput.iter().sum();
     let even = all / transfers.len() as f64;
     assert!(all >= 0.9, "{all}");
@@ -51,4 +56,42 @@ fn many_transfers_do_no_more_harm_than_one() {
     );
     let p99 = percentile(&world.echoes[&typing], 99);
     assert!(p99 <= ROUND_TRIP + 20 * MS, "{p99:?}");
+}
+
+/// No two transfers begin at once, and no machine's timers are exact.
+#[test]
+fn keystrokes_do_not_wait_longer_if_transfers_begin_at_different_times() {
+    for (link, offset) in [
+        ("3mbit,60ms,64kb", 300),
+        ("3mbit,60ms,64kb", 4000),
+        ("10mbit,60ms,64kb", 700),
+    ] {
+        let mut world = World::new(link);
+        for (node, seed) in world.nodes.iter_mut().zip(1..) {
+            node.host = Host::shared(Load::light(seed), world.now);
+        }
+        world.greet();
+        let typing = world.open(0, Class::Interactive, Kind::Typing);
+        world.run(S);
+        let up = world.open(0, Class::Api, Kind::Bulk);
+        world.run(offset * MS);
+        let down = world.open(1, Class::Api, Kind::Bulk);
+        world.run(15 * S);
+        world.echoes.clear();
+        let goodput = world.goodput(15 * S, &[(1, up), (0, down)]);
+        let shown = [50, 90, 99].map(|p| percentile(&world.echoes[&typing], p));
+        // On top of the queues, the machines themselves are late by a few milliseconds.
+        assert!(
+            shown[1] <= ROUND_TRIP + 20 * MS,
+            "{link} {offset}: {shown:?}, {goodput:?}"
+        );
+        assert!(
+            shown[2] <= ROUND_TRIP + 40 * MS,
+            "{link} {offset}: {shown:?}, {goodput:?}"
+        );
+        assert!(
+            goodput.iter().all(|share| *share >= 0.8),
+            "{link} {offset}: {goodput:?}, {shown:?}"
+        );
+    }
 }

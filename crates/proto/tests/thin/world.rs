@@ -1,7 +1,7 @@
 //! Two nodes and the link between them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,10 @@ use tunnel_linkem::{Link, LinkConfig};
 use tunnel_model::Class;
 use tunnel_proto::{Packets, Rate, RateModel, ScheduleConfig, Scheduler, StreamId, Turn};
 
-use crate::carrier::{Carrier, DATA, HEADERS, Packet, Piece};
+use crate::{
+    carrier::{Carrier, DATA, HEADERS, Packet, Piece},
+    host::Host,
+};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
@@ -25,6 +28,8 @@ pub(crate) enum Kind {
     Bulk,
     /// A byte each 100 ms, which the other node sends back.
     Typing,
+    /// Says so much, and no more.
+    Hello(usize),
 }
 
 #[derive(Debug)]
@@ -41,18 +46,26 @@ struct Source {
 pub(crate) struct Node {
     pub(crate) scheduler: Scheduler,
     pub(crate) carrier: Carrier,
-    sources: HashMap<StreamId, Source>,
+    sources: BTreeMap<StreamId, Source>,
     /// By stream, what arrived here.
     pub(crate) arrived: HashMap<StreamId, u64>,
+    pub(crate) host: Host,
+    /// What came while the node did not run.
+    inbox: VecDeque<Packet>,
 }
 
 impl Node {
     fn new(given: Option<Rate>, seed: u64, now: Instant) -> Self {
+        Self::with_thin(Rate::THIN, given, seed, now)
+    }
+
+    fn with_thin(thin: Rate, given: Option<Rate>, seed: u64, now: Instant) -> Self {
         let config = ScheduleConfig {
             packets: Packets {
                 data: u32::try_from(DATA).unwrap(),
                 headers: u32::try_from(HEADERS).unwrap(),
             },
+            thin,
             ..ScheduleConfig::default()
         };
         let mut model = RateModel::new(config.thin, seed, now);
@@ -60,8 +73,10 @@ impl Node {
         Self {
             scheduler: Scheduler::new(config, now),
             carrier: Carrier::new(model, now),
-            sources: HashMap::new(),
+            sources: BTreeMap::new(),
             arrived: HashMap::new(),
+            host: Host::idle(now),
+            inbox: VecDeque::new(),
         }
     }
 
@@ -72,8 +87,7 @@ impl Node {
             self.scheduler.spend(lost, now);
         }
         self.scheduler.set_rate(self.carrier.model.pacing(), now);
-        let mut ids: Vec<_> = self.sources.keys().copied().collect();
-        ids.sort();
+        let ids: Vec<_> = self.sources.keys().copied().collect();
         for id in ids {
             let mut asked = 0;
             while let Some(source) = self.sources.get_mut(&id)
@@ -114,10 +128,16 @@ impl Node {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.scheduler.poll_timeout(), self.carrier.poll_timeout()]
+        let due = [self.scheduler.poll_timeout(), self.carrier.poll_timeout()]
             .into_iter()
             .flatten()
-            .min()
+            .min();
+        if self.inbox.is_empty() {
+            due
+        } else {
+            Some(self.host.runs_from())
+        }
+        .map(|due| due.max(self.host.runs_from()))
     }
 }
 
@@ -191,6 +211,22 @@ impl World {
         Self::with(link, Rate::from_bits_per_second(bits))
     }
 
+    /// Nodes that take links up to this rate for thin.
+    pub(crate) fn with_thin(link: &str, thin: Rate) -> Self {
+        let mut world = Self::with(link, None);
+        world.nodes = [1, 2].map(|seed| Node::with_thin(thin, None, seed, world.now));
+        world
+    }
+
+    /// As connections begin: a few small packets each way.
+    pub(crate) fn greet(&mut self) {
+        for _ in 0..2 {
+            self.open(0, Class::Control, Kind::Hello(300));
+            self.open(1, Class::Control, Kind::Hello(300));
+            self.run(self.links[0].config().delay * 2 + 50 * MS);
+        }
+    }
+
     fn with(link: &str, rate: Option<Rate>) -> Self {
         let now = Instant::now();
         let config: LinkConfig = link.parse().unwrap();
@@ -233,7 +269,7 @@ impl World {
         let source = |kind| Source {
             class,
             kind,
-            want: 0,
+            want: if let Kind::Hello(want) = kind { want } else { 0 },
             waiting: false,
             sent: 0,
         };
@@ -291,13 +327,24 @@ impl World {
             rival.turn(&mut self.links[0], now);
         }
         for from in 0..2 {
+            let to = 1 - from;
             while let Some(packet) = self.links[from].poll_transmit(now) {
-                for piece in self.nodes[1 - from].carrier.handle_packet(packet, now) {
-                    self.arrive(1 - from, piece);
+                self.nodes[to].inbox.push_back(packet);
+            }
+            if !self.nodes[to].host.runs(now) {
+                continue;
+            }
+            while let Some(packet) = self.nodes[to].inbox.pop_front() {
+                self.nodes[to].host.work(now);
+                for piece in self.nodes[to].carrier.handle_packet(packet, now) {
+                    self.arrive(to, piece);
                 }
             }
         }
         for (node, link) in self.nodes.iter_mut().zip(&mut self.links) {
+            if !node.host.runs(now) {
+                continue;
+            }
             if node.carrier.poll_timeout().is_some_and(|due| due <= now) {
                 node.carrier.handle_timeout(now);
             }
@@ -306,11 +353,13 @@ impl World {
             }
             node.pump(now);
             while let Some(packet) = node.carrier.poll_transmit(now) {
+                node.host.work(now);
                 link.handle_packet(now, packet);
             }
             // The acknowledged made room.
             node.pump(now);
             while let Some(packet) = node.carrier.poll_transmit(now) {
+                node.host.work(now);
                 link.handle_packet(now, packet);
             }
         }
@@ -334,6 +383,19 @@ impl World {
     /// Bytes of this stream that arrived at this node.
     pub(crate) fn arrived(&self, node: usize, id: StreamId) -> u64 {
         self.nodes[node].arrived.get(&id).copied().unwrap_or_default()
+    }
+
+    /// How long what is sent from node 0 to node 1 stands in line, looked at every 10 ms for some time.
+    pub(crate) fn queues(&mut self, time: Duration) -> Vec<Duration> {
+        let end = self.now + time;
+        let mut queues = Vec::new();
+        while self.now < end {
+            self.run(10 * MS);
+            let link = &self.links[0];
+            let rate = Rate::from_bits_per_second(link.config().rate.unwrap().get()).unwrap();
+            queues.push(rate.time_for(link.stats().queued_bytes));
+        }
+        queues
     }
 
     /// What part of the link's rate the data of these streams is that arrives at this node within some time.

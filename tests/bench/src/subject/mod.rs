@@ -27,6 +27,8 @@ pub(crate) enum Subject {
     OursByName,
     /// This project, by a port and over TLS only.
     OursTls,
+    /// The same by name, and it is told what the link carries.
+    OursTold,
     /// Socket, QUIC stream, socket.
     Bare,
     /// frp, with its QUIC transport.
@@ -62,6 +64,7 @@ impl Subject {
             Self::Ours => "tunnel",
             Self::OursByName => "tunnel (proxy)",
             Self::OursTls => "tunnel (TLS)",
+            Self::OursTold => "tunnel, rate configured",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
             Self::FrpTls => "frp (TLS)",
@@ -77,7 +80,10 @@ impl Subject {
         match self {
             Self::Ours => ours::start(place, backends, dir, Way::Port, None).await.map(Some),
             Self::OursByName => ours::start(place, backends, dir, Way::Proxy, None).await.map(Some),
-            Self::OursTls => ours::start(place, backends, dir, Way::Port, Some("tls"))
+            Self::OursTls => ours::start(place, backends, dir, Way::Port, Some("carrier = \"tls\""))
+                .await
+                .map(Some),
+            Self::OursTold => ours::start(place, backends, dir, Way::Proxy, Some("rate = \"3mbit\""))
                 .await
                 .map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),

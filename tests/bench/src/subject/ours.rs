@@ -154,13 +154,13 @@ impl Ours {
         self.edge_in(&Place::loopback(), backends, gateway, None).await
     }
 
-    /// The same, somewhere, with the only carrier that it may use, if there is to be one.
+    /// The same, somewhere, with this in the edge's table `link`, if anything.
     pub(crate) async fn edge_in(
         &self,
         place: &Place,
         backends: Backends,
         gateway: SocketAddr,
-        carrier: Option<&str>,
+        link: Option<&str>,
     ) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
@@ -179,8 +179,8 @@ impl Ours {
             "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
             backends.udp
         );
-        if let Some(carrier) = carrier {
-            text += &format!("\n[link]\ncarrier = \"{carrier}\"\n");
+        if let Some(link) = link {
+            text += &format!("\n[link]\n{link}\n");
         }
         std::fs::write(&config, text)?;
         let log = self.dir.join("edge.log");
@@ -206,16 +206,16 @@ impl Ours {
     }
 }
 
-/// Both ends, the way in, and the only carrier that they may use, if there is to be one.
+/// Both ends, the way in, and what the edge's table `link` says, if anything.
 pub(super) async fn start(
     place: &Place,
     backends: Backends,
     dir: &Path,
     way: Way,
-    carrier: Option<&str>,
+    link: Option<&str>,
 ) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
-    let edge = gateway.edge_in(place, backends, gateway.public, carrier).await?;
+    let edge = gateway.edge_in(place, backends, gateway.public, link).await?;
     Ok(Started {
         entry: match way {
             Way::Port => Entry::Ports {
@@ -225,7 +225,7 @@ pub(super) async fn start(
             Way::Proxy => gateway.entry().await?,
         },
         // Packets are dropped where they would wait behind other data.
-        udp: (carrier != Some("tls")).then_some(gateway.udp),
+        udp: link.is_none_or(|link| !link.contains("tls")).then_some(gateway.udp),
         _processes: vec![serve, edge],
     })
 }

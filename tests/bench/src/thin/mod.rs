@@ -38,8 +38,9 @@ pub(crate) struct Plan {
 }
 
 /// The peers that carry streams over a link; both ends of the others are on one machine.
-const SUBJECTS: [Subject; 5] = [
+const SUBJECTS: [Subject; 6] = [
     Subject::OursByName,
+    Subject::OursTold,
     Subject::SshReverse,
     Subject::FrpQuic,
     Subject::FrpTls,

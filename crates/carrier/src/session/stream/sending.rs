@@ -72,46 +72,49 @@ impl Sending {
         if self.ended {
             return Poll::Ready(Err(already_ended()));
         }
-        guard.shared.with_quietly(|state| {
+        guard.shared.in_turn(|state| {
             loop {
                 let Some((carrier, stream)) = &mut self.link else {
                     std::task::ready!(self.poll_link(guard, state, cx))?;
                     continue;
                 };
-                let Ok(room) = state.session.room(guard.id, *carrier) else {
+                let want = match self.header.len() {
+                    0 => data.len(),
+                    _ => data.len().min(FIRST_DATA),
+                };
+                let Ok(room) = state.session.room(guard.id, *carrier, want, now()) else {
                     self.link = None;
                     continue;
                 };
                 if room == 0 && self.header.is_empty() {
+                    if want == 0 {
+                        return Poll::Ready(Ok(0));
+                    }
                     if let Some(port) = guard.port(state) {
                         port.writer = Some(cx.waker().clone());
                     }
                     return Poll::Pending;
                 }
-                let most = if self.header.is_empty() {
-                    room
-                } else {
-                    room.min(FIRST_DATA)
-                };
-                let mut chunks = [self.header.clone(), data.slice(..data.len().min(most))];
-                let written = match std::task::ready!(stream.poll_write_chunks(cx, &mut chunks)) {
-                    Ok(written) => written,
-                    Err(StreamError::Broken(refusal)) => return Poll::Ready(Err(refusal)),
-                    // Another carrier may have a stream for it, or it is broken and the port knows why.
-                    Err(StreamError::Lost) => {
-                        self.link = None;
-                        continue;
-                    }
+                let mut chunks = [self.header.clone(), data.slice(..room)];
+                let polled = stream.poll_write_chunks(cx, &mut chunks);
+                let written = match &polled {
+                    Poll::Ready(Ok(written)) => *written,
+                    _ => 0,
                 };
                 let of_header = written.min(self.header.len());
                 self.header.advance(of_header);
                 let given = data.split_to(written - of_header);
                 let count = given.len();
-                if count > 0 {
+                if room > 0 {
                     // The carrier is the one that was asked for room a moment ago.
                     let _ = state.session.sent(guard.id, *carrier, given, now());
                 }
-                return Poll::Ready(Ok(count));
+                match std::task::ready!(polled) {
+                    Ok(_) => return Poll::Ready(Ok(count)),
+                    Err(StreamError::Broken(refusal)) => return Poll::Ready(Err(refusal)),
+                    // Another carrier may have a stream for it, or it is broken and the port knows why.
+                    Err(StreamError::Lost) => self.link = None,
+                }
             }
         })
     }

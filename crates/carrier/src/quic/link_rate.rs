@@ -1,0 +1,49 @@
+//! What somebody says of a connection's link, and what the connection makes of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tunnel_proto::Rate;
+
+use super::attachment::Attachment;
+
+/// A send buffer is never smaller than this, in bytes.
+const LEAST_BUFFER: u64 = 32 * 1024;
+
+/// The link under a connection. It is another one after the path has changed, so that whoever holds this is to ask for it
+/// anew now and then.
+#[derive(Debug, Clone)]
+pub struct LinkRate(Arc<Told>);
+
+/// What is said to the controller, and what it says. Figures that change one after the other do no harm.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Bytes per second; zero is none.
+    pub(super) rate: AtomicU64,
+    /// Bytes.
+    pub(super) buffer: AtomicU64,
+}
+
+impl LinkRate {
+    /// The link under a connection; `None` for connections that were not made here.
+    pub fn of(connection: &quinn::Connection) -> Option<Self> {
+        Some(Self(Attachment::of(connection)?.told()))
+    }
+
+    /// The link carries so much, and whoever sends holds to that: from the next acknowledgement on the window follows it.
+    pub fn give(&self, rate: Rate) {
+        self.0.rate.store(rate.bytes_per_second(), Ordering::Relaxed);
+    }
+
+    /// Nobody holds to a rate any more: the link is left to the congestion controller, as it was.
+    pub fn let_go(&self) {
+        self.0.rate.store(0, Ordering::Relaxed);
+    }
+
+    /// How much the connection should hold, in bytes, so that what it was given does not stand in line there.
+    pub fn send_buffer(&self) -> u64 {
+        self.0.buffer.load(Ordering::Relaxed).max(LEAST_BUFFER)
+    }
+}

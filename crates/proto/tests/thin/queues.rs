@@ -1,0 +1,62 @@
+//! Thin links of all kinds: their queues stay short, and they are full.
+
+use std::time::Duration;
+
+use tunnel_linkem::LinkConfig;
+use tunnel_model::Class;
+use tunnel_proto::Rate;
+
+use crate::world::{Kind, MS, World, percentile};
+
+const S: Duration = Duration::from_secs(1);
+
+/// What a transfer gets of the link, and how long 99 % of what it sends stand in line at most.
+fn transfer(link: &str) -> (f64, Duration) {
+    let mut world = World::new(link);
+    world.greet();
+    let bulk = world.open(0, Class::Api, Kind::Bulk);
+    world.run(15 * S);
+    let before = world.arrived(1, bulk);
+    let queues = world.queues(15 * S);
+    let bits = (world.arrived(1, bulk) - before) as f64 * 8.0;
+    let rate = world.links[0].config().rate.unwrap().get() as f64;
+    (bits / 15.0 / rate, percentile(&queues, 99))
+}
+
+fn is_full_and_has_short_queues(links: &[&str]) {
+    for link in links {
+        let (goodput, queue) = transfer(link);
+        let config: LinkConfig = link.parse().unwrap();
+        let rate = Rate::from_bits_per_second(config.rate.unwrap().get()).unwrap();
+        // With fewer packets than these a thin link would often have none.
+        let most = (20 * MS).max(rate.time_for(3 * 1500));
+        assert!(queue <= most, "{link}: {queue:?}, {goodput:.2}");
+        assert!(goodput >= 0.9, "{link}: {goodput:.2}, {queue:?}");
+    }
+}
+
+#[test]
+fn links_of_many_rates_have_short_queues() {
+    is_full_and_has_short_queues(&[
+        "1mbit,20ms,64kb",
+        "1mbit,200ms,64kb",
+        "3mbit,20ms,64kb",
+        "3mbit,200ms,64kb",
+        "10mbit,60ms,64kb",
+    ]);
+}
+
+#[test]
+fn links_that_lose_packets_have_short_queues() {
+    is_full_and_has_short_queues(&["1mbit,60ms,64kb,2%", "3mbit,60ms,64kb,2%", "3mbit,200ms,64kb,2%"]);
+}
+
+/// What is wrong shows a second later. Half of the modem's queue is never used, or nearly so.
+#[test]
+fn links_of_800_ms_are_full_and_seldom_have_a_queue() {
+    for (link, least) in [("3mbit,800ms,64kb", 0.9), ("3mbit,800ms,64kb,2%", 0.85)] {
+        let (goodput, queue) = transfer(link);
+        assert!(queue <= 85 * MS, "{link}: {queue:?}, {goodput:.2}");
+        assert!(goodput >= least, "{link}: {goodput:.2}, {queue:?}");
+    }
+}
