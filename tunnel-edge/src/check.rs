@@ -1,7 +1,7 @@
 //! How far this edge gets: each step to the gateway, through the tunnel, and to each service.
 
 use tokio::time::Instant;
-use tunnel_carrier::{Connection, DialError, Dialer};
+use tunnel_carrier::{CarrierKind, Connection, DialError, Dialer, Patience};
 use tunnel_daemon::{
     admin::UnixClient,
     error::{CliError, Exit},
@@ -53,7 +53,8 @@ async fn reach_gateway(
     stages.run("resolve", resolved, String::clone).await?;
 
     let dialer = Dialer::bind(0, proxies)
-        .map_err(|error| CliError::new(Exit::Failure, "connect", format!("there is no UDP socket: {error}")))?;
+        .map_err(|error| CliError::new(Exit::Failure, "connect", format!("there is no UDP socket: {error}")))?
+        .only(config.link_carrier.map(Into::into));
     let start = Instant::now();
     // The protocol of enrolment, with no question asked: a second session would throw out the agent's.
     let tls = identity.tls(Alpn::Enrol).map_err(failed("connect"))?;
@@ -98,12 +99,17 @@ async fn reach_gateway(
     }
 }
 
-/// Dials by QUIC and by TLS, and says which of them get through: one is enough, but whoever asks wants to know.
+/// Dials by QUIC and by TLS, and says which of them get through: one is enough, but whoever asks wants to know. Or by one
+/// of them, where the configuration says so.
 async fn by_both(dialer: &Dialer, gateways: &[GatewayAddr], tls: &rustls::ClientConfig) -> Result<String, Refusal> {
     let seen = |connection: Connection| {
         connection.close(&Refusal::new(Reason::Cancelled, "done"));
         format!("{} by {}", connection.remote_address(), connection.kind())
     };
+    if !(dialer.may_go_by(CarrierKind::Quic) && dialer.may_go_by(CarrierKind::Tls)) {
+        let dialled = dialer.dial(gateways, tls, Patience::default()).await;
+        return dialled.map(seen).map_err(Into::into);
+    }
     let (by_quic, by_tls) = tokio::join!(
         dialer.quic().dial(gateways, tls.clone()),
         dialer.tls().dial(gateways, tls.clone())

@@ -14,7 +14,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tunnel_carrier::tls::Proxy;
+use tunnel_carrier::{CarrierKind, tls::Proxy};
 use tunnel_daemon::{
     config::{ConfigError, Source},
     logs::LogConfig,
@@ -77,6 +77,9 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkConfig {
+    /// The only way to go: "quic" or "tls"; without it, QUIC where UDP gets through, else TLS
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
     /// The local UDP port, for firewalls that want to know; 0 takes a free one and keeps it while the agent runs
     pub local_port: u16,
     /// The proxy on the way to the gateway where UDP does not get out: "http://HOST:PORT" or "socks5://HOST:PORT", with
@@ -93,6 +96,25 @@ pub struct LinkConfig {
     pub budget: LinkBudget,
 }
 
+/// A way to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// By UDP.
+    Quic,
+    /// By TCP.
+    Tls,
+}
+
+impl From<Carrier> for CarrierKind {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Quic => Self::Quic,
+            Carrier::Tls => Self::Tls,
+        }
+    }
+}
+
 /// The configuration in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -106,6 +128,8 @@ pub struct Config {
     pub allow: AllowList,
     /// Subnets that this machine leads to.
     pub advertise: Vec<Subnet>,
+    /// The only way to go; none says whichever gets through.
+    pub link_carrier: Option<Carrier>,
     /// The local UDP port; 0 takes a free one.
     pub local_port: u16,
     /// The proxy on the way to the gateway; none says that the environment counts.
@@ -185,6 +209,9 @@ impl Config {
             let taken = listeners.iter().map(|listener| listener.listen).chain(metrics);
             proxy.check(source, taken)?;
         }
+        if let (Some(Carrier::Quic), Some(ProxySetting::Through(_))) = (raw.link.carrier, &raw.link.proxy) {
+            return Err(source.invalid("link.proxy", "a proxy is for TLS, and link.carrier is \"quic\""));
+        }
         let beside = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             state: beside.join(&raw.state),
@@ -196,6 +223,7 @@ impl Config {
             },
             allow: raw.allow,
             advertise: raw.advertise,
+            link_carrier: raw.link.carrier,
             local_port: raw.link.local_port,
             link_proxy: raw.link.proxy,
             link_rate: raw.link.rate,
@@ -218,6 +246,7 @@ impl Config {
             },
             services: self.services.clone(),
             link: LinkConfig {
+                carrier: self.link_carrier,
                 local_port: self.local_port,
                 proxy: self.link_proxy.clone(),
                 rate: self.link_rate,
@@ -362,7 +391,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_the_same_configuration() {
         let config = parse(&format!(
-            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\nlocal_port = 4000\nproxy = \"socks5://p:1\"\nrate = \"3mbit\"\nbudget = {{ all = \"500MB\", bulk = \"1.5GiB\" }}\n"
+            "allow = [\"127.0.0.1:8000-8999\"]\nadvertise = [\"10.42.3.7/24\"]\n{BASE}[link]\ncarrier = \"tls\"\nlocal_port = 4000\nproxy = \"socks5://p:1\"\nrate = \"3mbit\"\nbudget = {{ all = \"500MB\", bulk = \"1.5GiB\" }}\n"
         ))
         .unwrap();
         let shown = toml::to_string_pretty(&config.to_raw()).unwrap();
@@ -470,6 +499,11 @@ mod tests {
                 9,
             ),
             (
+                format!("{BASE}[link]\ncarrier = \"quic\"\nproxy = \"http://p:3128\"\n"),
+                "link.proxy",
+                6,
+            ),
+            (
                 format!("{BASE}[proxy]\ndeny = [\"*.edge2\", \"edge2\"]\n"),
                 "proxy.deny[1]",
                 5,
@@ -483,6 +517,10 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert_eq!((error.problem(), error.key()), (Problem::InvalidValue, Some(key)));
             assert_eq!(error.position().map(|p| p.line), Some(line), "{text}");
+        }
+        for carrier in ["\"tcp\"", "\"\"", "[\"tls\"]"] {
+            let error = parse(&format!("{BASE}[link]\ncarrier = {carrier}\n")).unwrap_err();
+            assert_eq!(error.position().map(|p| p.line), Some(5), "{error}");
         }
         let misspelt = parse(&format!("{BASE}[listen]\nmetric = \"127.0.0.1:1\"\n")).unwrap_err();
         assert_eq!(misspelt.problem(), Problem::UnknownKey);

@@ -64,8 +64,8 @@ pub async fn join(plan: &Plan, say: impl FnMut(Stage)) -> Result<Joined, CliErro
     let mut stages = Stages::new(say);
 
     let gateways = plan.token.gateways();
-    let written = Config::load(&plan.config).ok().and_then(|config| config.link_proxy);
-    let proxies = ProxySetting::proxies(written.as_ref())
+    let written = Config::load(&plan.config).ok();
+    let proxies = ProxySetting::proxies(written.as_ref().and_then(|config| config.link_proxy.as_ref()))
         .map_err(|error| CliError::new(Exit::Usage, "proxy-invalid", error.to_string()))?;
     let proxy = gateways.iter().find_map(|gateway| proxies.of(gateway)).cloned();
     let resolved = async {
@@ -79,6 +79,8 @@ pub async fn join(plan: &Plan, say: impl FnMut(Stage)) -> Result<Joined, CliErro
         let message = format!("there is no UDP socket to dial from: {error}");
         CliError::new(Exit::Failure, "join-connect", message)
     })?;
+    let carrier = written.and_then(|config| config.link_carrier);
+    let dialer = dialer.only(carrier.map(Into::into));
     let enrolment = Enrolment {
         plan,
         files: &files,

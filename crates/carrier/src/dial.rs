@@ -9,7 +9,7 @@ use tokio::{
 use tracing::debug;
 use tunnel_model::{GatewayAddr, Reason, Refusal};
 
-use crate::{Connection, quic, tls};
+use crate::{CarrierKind, Connection, quic, tls};
 
 /// How long QUIC has for itself before TLS is tried beside it. A handshake over a link of 800 ms takes less, and what is
 /// told apart from a blocked network by waiting longer is not worth the wait.
@@ -25,6 +25,7 @@ const MAX_ATTEMPTS: usize = 15;
 pub struct Dialer {
     quic: quic::Dialer,
     tls: tls::Dialer,
+    only: Option<CarrierKind>,
 }
 
 /// How to dial.
@@ -42,7 +43,7 @@ pub enum DialError {
     /// Who answered QUIC has turned us away, so that TLS was not tried.
     #[error("{0}")]
     Refused(quic::DialError),
-    /// Nobody let us in.
+    /// Nobody let us in. One that was not tried has no failures.
     #[error("{}", neither(quic, tls))]
     Neither {
         /// By QUIC.
@@ -79,19 +80,37 @@ impl DialError {
 
 /// First what stood in the way of TLS: of UDP, little more than silence can be told.
 fn neither(quic: &quic::DialError, tls: &tls::DialError) -> String {
-    let by_quic = match quic {
-        quic::DialError::Resolve(_) if matches!(tls, tls::DialError::Resolve(_)) => return quic.to_string(),
-        quic::DialError::Resolve(_) => quic.to_string(),
+    match (quic, tls) {
+        (quic::DialError::Connect(untried), tls) if untried.is_empty() => {
+            return format!("no gateway can be reached by TLS: {}", by_tls(tls));
+        }
+        (quic, tls::DialError::Connect(untried)) if untried.is_empty() => {
+            return format!("no gateway can be reached by QUIC: {}", by_quic(quic));
+        }
+        _ => {}
+    }
+    if let (quic::DialError::Resolve(_), tls::DialError::Resolve(_)) = (quic, tls) {
+        return quic.to_string();
+    }
+    let (by_quic, by_tls) = (by_quic(quic), by_tls(tls));
+    format!("no gateway can be reached by TLS: {by_tls}; nor by QUIC: {by_quic}")
+}
+
+fn by_quic(error: &quic::DialError) -> String {
+    match error {
+        quic::DialError::Resolve(_) => error.to_string(),
         quic::DialError::Connect(failures) => {
             let failures: Vec<_> = failures.iter().map(|(to, why)| (to, &why.message)).collect();
             quic::join(&failures)
         }
-    };
-    let by_tls = match tls {
-        tls::DialError::Resolve(_) => tls.to_string(),
+    }
+}
+
+fn by_tls(error: &tls::DialError) -> String {
+    match error {
+        tls::DialError::Resolve(_) => error.to_string(),
         tls::DialError::Connect(failures) => quic::join(failures),
-    };
-    format!("no gateway can be reached by TLS: {by_tls}; nor by QUIC: {by_quic}")
+    }
 }
 
 /// What an attempt has come to.
@@ -116,7 +135,19 @@ impl Dialer {
         Ok(Self {
             quic: quic::Dialer::bind(port, quic::Limits::edge())?,
             tls: tls::Dialer::new(tls::Limits::edge(), proxies),
+            only: None,
         })
+    }
+
+    /// The same, and [`dial`](Self::dial) goes one way only, where one is named.
+    #[must_use]
+    pub fn only(self, only: Option<CarrierKind>) -> Self {
+        Self { only, ..self }
+    }
+
+    /// Whether [`dial`](Self::dial) may go this way.
+    pub fn may_go_by(&self, kind: CarrierKind) -> bool {
+        self.only.is_none_or(|only| only == kind)
     }
 
     /// The way by QUIC alone.
@@ -129,10 +160,11 @@ impl Dialer {
         &self.tls
     }
 
-    /// Dials by QUIC, a little later by TLS as well, and takes what is through first; QUIC, where both are.
+    /// Dials by QUIC, a little later by TLS as well, and takes what is through first; QUIC, where both are. Or one of them
+    /// [only](Self::only).
     ///
     /// # Errors
-    /// Neither got through.
+    /// None got through.
     pub async fn dial(
         &self,
         gateways: &[GatewayAddr],
@@ -173,10 +205,17 @@ struct Race<'a> {
 impl Race<'_> {
     async fn run(&mut self, patience: Patience) -> Result<Connection, DialError> {
         let start = Instant::now();
-        let mut tls_from = Some(match patience.blocked {
+        let (quic, tls) = (
+            self.dialer.may_go_by(CarrierKind::Quic),
+            self.dialer.may_go_by(CarrierKind::Tls),
+        );
+        let mut tls_from = tls.then_some(match patience.blocked || !quic {
             true => start,
             false => start + HEAD_START,
         });
+        // What is not to be tried is not waited for.
+        self.no_quic = (!quic).then(|| quic::DialError::Connect(Vec::new()));
+        self.no_tls = (!tls).then(|| tls::DialError::Connect(Vec::new()));
         let mut again = patience.again.map(|every| start + every);
         // What is taken if QUIC does not come through until then.
         let mut spare: Option<(tls::Connection, Instant)> = None;
@@ -213,7 +252,7 @@ impl Race<'_> {
                     }
                 }
                 Event::Ended(Some(Attempt::Tls(Ok(connection)))) => {
-                    if patience.blocked {
+                    if patience.blocked || !quic {
                         return Ok(connection.into());
                     }
                     self.by_tls -= 1;
@@ -263,7 +302,7 @@ impl Race<'_> {
     }
 
     fn start_quic(&mut self) {
-        if self.by_quic < MAX_ATTEMPTS {
+        if self.by_quic < MAX_ATTEMPTS && self.dialer.may_go_by(CarrierKind::Quic) {
             self.by_quic += 1;
             let (dialer, gateways, config) = (self.dialer.quic.clone(), self.gateways.to_vec(), self.config.clone());
             self.running
@@ -272,7 +311,7 @@ impl Race<'_> {
     }
 
     fn start_tls(&mut self) {
-        if self.by_tls < MAX_ATTEMPTS {
+        if self.by_tls < MAX_ATTEMPTS && self.dialer.may_go_by(CarrierKind::Tls) {
             self.by_tls += 1;
             let (dialer, gateways, config) = (self.dialer.tls.clone(), self.gateways.to_vec(), self.config.clone());
             self.running

@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod scrape;
 mod subject;
+mod survive;
 mod thin;
 
 use std::{path::PathBuf, time::Duration};
@@ -28,7 +29,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything but thin links and scrapes")]
+#[command(about = "Measures the tunnel beside its peers; without a subcommand, everything that needs no root")]
 struct Args {
     /// How often each figure is taken.
     #[arg(long, default_value_t = 5)]
@@ -62,6 +63,12 @@ enum Role {
     Thin(thin::Plan),
     /// Measure what scrapes of a real exporter take of a thin link; needs root
     Scrape(scrape::Plan),
+    /// Measure how a stream fares when UDP is blocked in mid-session and comes back; needs root
+    Blocked(survive::blocked::Plan),
+    /// Measure that nothing is lost or doubled over many cuts and changes of carrier; needs root
+    Cuts(survive::cuts::Plan),
+    /// Measure what an edge sends that nobody uses; needs root
+    Idle(survive::idle::Plan),
     /// The servers behind every subject.
     #[command(hide = true)]
     Backend,
@@ -80,20 +87,22 @@ enum Role {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    // It makes runtimes of its own, in the namespaces that it measures from.
-    if let Some(Role::Thin(plan)) = args.role {
-        return thin::run(&plan, args.readme.as_deref());
-    }
-    if let Some(Role::Scrape(plan)) = args.role {
-        return scrape::run(&plan, args.readme.as_deref());
+    let readme = args.readme.as_deref();
+    // These make runtimes of their own, in the namespaces that they measure from.
+    match &args.role {
+        Some(Role::Thin(plan)) => return thin::run(plan, readme),
+        Some(Role::Scrape(plan)) => return scrape::run(plan, readme),
+        Some(Role::Blocked(plan)) => return survive::blocked::run(plan, readme),
+        Some(Role::Cuts(plan)) => return survive::cuts::run(plan, readme),
+        Some(Role::Idle(plan)) => return survive::idle::run(plan, readme),
+        Some(Role::Backend | Role::BareNear | Role::BareFar { .. }) | None => {}
     }
     runtime()?.block_on(async {
         match args.role {
-            Some(Role::Thin(_) | Role::Scrape(_)) => Ok(()),
             Some(Role::Backend) => load::backend().await,
             Some(Role::BareNear) => bare::near().await,
             Some(Role::BareFar { near, targets }) => bare::far(near, targets).await,
-            None => {
+            _ => {
                 let plan = run::Plan {
                     rounds: args.rounds,
                     time: Duration::from_secs_f64(args.seconds),

@@ -22,8 +22,14 @@ const ROWS: [(Row, &str); 8] = [
     (Row::LargePacketLoss, "UDP, 1200 B, 10,000/s offered: loss (%)"),
 ];
 
-/// Ours against the bare relay may lose this much.
-const OF_BARE: f64 = 0.9;
+/// Ours against a peer, and the least that it may come to.
+const BARS: [(Subject, Subject, f64); 5] = [
+    (Subject::Ours, Subject::Bare, 0.9),
+    (Subject::Ours, Subject::FrpQuic, 1.0),
+    (Subject::Ours, Subject::RatholeNoise, 1.0),
+    (Subject::Ours, Subject::SshLocal, 1.0),
+    (Subject::OursTls, Subject::FrpTls, 1.0),
+];
 
 /// Whether less is better.
 fn is_cost(row: Row) -> bool {
@@ -45,44 +51,33 @@ fn show(row: Row, value: f64) -> String {
     }
 }
 
+/// What stands beside the tunnel as it is.
+const SUBJECTS: [Subject; 8] = [
+    Subject::Ours,
+    Subject::OursByName,
+    Subject::Bare,
+    Subject::FrpQuic,
+    Subject::FrpTls,
+    Subject::RatholeNoise,
+    Subject::SshReverse,
+    Subject::SshLocal,
+];
+/// What stands beside the tunnel where UDP does not get through.
+const OVER_TLS: [Subject; 3] = [Subject::OursTls, Subject::FrpTls, Subject::RatholeTls];
+
 /// Medians, each with the lowest and highest sample, and ours over each peer's.
 pub(crate) fn markdown(results: &Results) -> String {
-    let measured = |name: &&str| results.samples.keys().any(|(_, n)| n == name);
-    let subjects: Vec<_> = Subject::ALL
-        .into_iter()
-        .map(Subject::name)
-        .filter(|n| measured(n))
-        .collect();
-    let mut text = format!("| median (lowest to highest) | {} |\n", subjects.join(" | "));
-    text += &format!("|---|{}\n", "---|".repeat(subjects.len()));
-    for (row, title) in ROWS {
-        text += &format!("| {title} |");
-        let ours = results
-            .samples
-            .get(&(row, Subject::Ours.name()))
-            .and_then(|s| median(s));
-        for name in &subjects {
-            let samples = results.samples.get(&(row, *name)).map_or(&[][..], Vec::as_slice);
-            let Some(middle) = median(samples) else {
-                text += " - |";
-                continue;
-            };
-            let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = samples.iter().copied().fold(0.0, f64::max);
-            text += &format!(" {} ({} to {})", show(row, middle), show(row, low), show(row, high));
-            match ours {
-                // Where nothing is lost there is nothing to divide by.
-                Some(ours) if *name != Subject::Ours.name() && middle > 0.0 => {
-                    text += &format!(" **{:.2}x** |", ours / middle)
-                }
-                _ => text += " |",
-            }
-        }
-        text += "\n";
-    }
+    let mut text = table(results, "median (lowest to highest)", &SUBJECTS, &ROWS);
     text += "\nThe bold figure is ours divided by theirs: above 1 we carry more, or, in the rows of p99 and loss, take longer or lose more.\n";
+    if results.samples.keys().any(|(_, name)| *name == Subject::OursTls.name()) {
+        text += "\n";
+        text += &table(results, "over TLS", &OVER_TLS, &ROWS[..6]);
+    }
     if !results.skipped.is_empty() {
-        text += &format!("\nNot installed, so not measured: {}.\n", results.skipped.join(", "));
+        text += &format!(
+            "\nNot installed, or built without it, so not measured: {}.\n",
+            results.skipped.join(", ")
+        );
     }
     if let Some(opens) = &results.opens {
         text += "\n| opens | measured |\n|---|---|\n";
@@ -105,6 +100,38 @@ pub(crate) fn markdown(results: &Results) -> String {
     text
 }
 
+/// A column for each subject that was measured; the first is ours.
+fn table(results: &Results, title: &str, subjects: &[Subject], rows: &[(Row, &str)]) -> String {
+    let measured = |name: &&str| results.samples.keys().any(|(_, n)| n == name);
+    let first = subjects.first().map(|subject| subject.name());
+    let subjects: Vec<_> = subjects.iter().map(|subject| subject.name()).filter(measured).collect();
+    let mut text = format!("| {title} | {} |\n", subjects.join(" | "));
+    text += &format!("|---|{}\n", "---|".repeat(subjects.len()));
+    for (row, title) in rows {
+        let of = |name| results.samples.get(&(*row, name)).map_or(&[][..], Vec::as_slice);
+        let ours = first.and_then(|first| median(of(first)));
+        text += &format!("| {title} |");
+        for name in &subjects {
+            let samples = of(name);
+            let Some(middle) = median(samples) else {
+                text += " - |";
+                continue;
+            };
+            let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = samples.iter().copied().fold(0.0, f64::max);
+            let (middle_said, low, high) = (show(*row, middle), show(*row, low), show(*row, high));
+            text += &format!(" {middle_said} ({low} to {high})");
+            match ours {
+                // Where nothing is lost there is nothing to divide by.
+                Some(ours) if Some(*name) != first && middle > 0.0 => text += &format!(" **{:.2}x** |", ours / middle),
+                _ => text += " |",
+            }
+        }
+        text += "\n";
+    }
+    text
+}
+
 /// Puts the table between the marks of that name in a file.
 pub(crate) fn write_between_marks(file: &Path, mark: &str, table: &str) -> anyhow::Result<()> {
     let (begin, end) = (format!("<!-- {mark}:begin -->\n"), format!("<!-- {mark}:end -->"));
@@ -120,18 +147,17 @@ pub(crate) fn bars(results: &Results) -> anyhow::Result<()> {
     let mut missed = Vec::new();
     for (row, title) in ROWS {
         let middle = |s: Subject| results.samples.get(&(row, s.name())).and_then(|s| median(s));
-        let Some(ours) = middle(Subject::Ours) else { continue };
-        let peers = [
-            (Subject::Bare, OF_BARE),
-            (Subject::FrpQuic, 1.0),
-            (Subject::RatholeNoise, 1.0),
-            (Subject::SshLocal, 1.0),
-        ];
-        for (peer, bar) in peers {
-            let Some(theirs) = middle(peer) else { continue };
-            let ratio = if is_cost(row) { theirs / ours } else { ours / theirs };
+        for (ours, peer, bar) in BARS {
+            let Some((mine, theirs)) = middle(ours).zip(middle(peer)) else {
+                continue;
+            };
+            let ratio = if is_cost(row) { theirs / mine } else { mine / theirs };
             if ratio < bar {
-                missed.push(format!("{title}: {ratio:.2} of {}, the bar is {bar}", peer.name()));
+                missed.push(format!(
+                    "{title}: {} is {ratio:.2} of {}, the bar is {bar}",
+                    ours.name(),
+                    peer.name()
+                ));
             }
         }
     }

@@ -38,6 +38,10 @@ pub(super) async fn dial(
         again: streams_wait.then_some(DIAL_AGAIN),
     };
     let connection = shared.dialer.dial(&settings.gateways, tls, patience).await?;
+    if !shared.dialer.may_go_by(CarrierKind::Quic) {
+        // Nothing was learned.
+        return Ok(connection);
+    }
     let blocked = connection.kind() == CarrierKind::Tls;
     if blocked != patience.blocked {
         info!(carrier = %connection.kind(), "{}", if blocked { "no way by UDP here" } else { "UDP gets through here again" });

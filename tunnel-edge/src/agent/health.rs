@@ -113,6 +113,7 @@ async fn silences(shared: &Shared, tunnel: &Tunnel, source: Option<IpAddr>) {
             Err(_) => {
                 debug!(silence_s = interval.as_secs(), "nothing came in after the silence");
                 if silent
+                    && was_awake(asked.elapsed(), interval + PATIENCE)
                     && timeout(PATIENCE, tunnel.ping())
                         .await
                         .is_ok_and(|answer| answer.is_ok())
@@ -127,6 +128,12 @@ async fn silences(shared: &Shared, tunnel: &Tunnel, source: Option<IpAddr>) {
             }
         }
     }
+}
+
+/// Whether a wait ended about when it was due. If not, this machine stood still, as one that is suspended or moved to another
+/// host, and the answer may lie unread: nothing is told of the network.
+fn was_awake(waited: Duration, due: Duration) -> bool {
+    waited < due + ASKED
 }
 
 /// Bytes that the carrier has moved both ways.
@@ -163,5 +170,17 @@ async fn migrate(shared: &Shared, tunnel: &Tunnel, gateway: SocketAddr, kind: Ca
     match timeout(PATIENCE, tunnel.ping()).await {
         Ok(answer) => answer.map(drop),
         Err(_) => Err(lost("the network changed and the gateway does not answer".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_stood_still_does_not_blame_its_network() {
+        let due = SHORTEST + PATIENCE;
+        assert!(was_awake(due, due) && was_awake(due + Duration::from_millis(500), due));
+        assert!(!was_awake(due + Duration::from_secs(30), due));
     }
 }

@@ -185,6 +185,7 @@ impl Agent {
         let port = config.local_port;
         let proxies = ProxySetting::proxies(config.link_proxy.as_ref())?;
         let dialer = Dialer::bind(port, proxies).map_err(|source| StartError::Bind { port, source })?;
+        let dialer = dialer.only(config.link_carrier.map(Into::into));
         let bind = |listener: &Listener| {
             outbound::bind(listener, &home.accepts).map_err(|source| StartError::Listen {
                 address: listener.listen,

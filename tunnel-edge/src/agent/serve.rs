@@ -178,7 +178,8 @@ impl Serving<'_> {
                 next = replacement(shared, &dialled_with, &tunnel) => (silent(), Some((dialled_with.epoch, next))),
             }
         });
-        let pause = (carrier.kind == CarrierKind::Tls).then(|| kept.returns.pause());
+        let to_quic = carrier.kind == CarrierKind::Tls && shared.dialer.may_go_by(CarrierKind::Quic);
+        let pause = to_quic.then(|| kept.returns.pause());
         let mut back = pin!(way_back(shared, &dialled_with.gateways, pause));
         let mut counting = interval(accounts::EVERY);
         let mut given_up = false;

@@ -35,6 +35,7 @@ impl Change {
             ]),
             restart: differ(&[
                 ("state", old.state == new.state),
+                ("link.carrier", old.link_carrier == new.link_carrier),
                 ("link.local_port", old.local_port == new.local_port),
                 ("link.proxy", old.link_proxy == new.link_proxy),
                 ("listen.metrics", old.metrics == new.metrics),
@@ -67,6 +68,7 @@ pub(super) fn risk(old: &Config, new: &Config) -> Risk {
 pub(super) fn effective(old: &Config, new: &Config) -> Config {
     let mut effective = new.clone();
     effective.state.clone_from(&old.state);
+    effective.link_carrier = old.link_carrier;
     effective.local_port = old.local_port;
     effective.link_proxy.clone_from(&old.link_proxy);
     effective.metrics = old.metrics;
@@ -123,10 +125,10 @@ mod tests {
             ),
             (
                 format!(
-                    "{BASE}[log]\nlevel = \"debug\"\nformat = \"json\"\n[link]\nlocal_port = 9\nproxy = \"none\"\n"
+                    "{BASE}[log]\nlevel = \"debug\"\nformat = \"json\"\n[link]\ncarrier = \"tls\"\nlocal_port = 9\nproxy = \"none\"\n"
                 ),
                 &["log.level"],
-                &["link.local_port", "link.proxy", "log.format"],
+                &["link.carrier", "link.local_port", "link.proxy", "log.format"],
                 Risk::None,
             ),
             (

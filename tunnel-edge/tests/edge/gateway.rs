@@ -180,6 +180,7 @@ impl Gateway {
             services: services.iter().map(service).collect(),
             allow: AllowList::default(),
             advertise: Vec::new(),
+            link_carrier: None,
             local_port: 0,
             link_rate: None,
             link_budget: tunnel_edge::config::LinkBudget::default(),

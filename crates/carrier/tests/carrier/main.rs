@@ -16,6 +16,8 @@ mod flows;
 /// What a link carries, and who keeps to it.
 mod link_rate;
 mod paced;
+/// The race of QUIC and TLS.
+mod race;
 /// Streams joined with sockets.
 mod relay;
 /// Streams that go on over another connection.

@@ -5,6 +5,7 @@
 //! | `streams` | one stream's life, and what may overtake what |
 //! | `carriers` | carriers that come, fall silent, die and are left in order |
 //! | `resume` | streams that go on over another carrier |
+//! | `gibibyte` | much data over many cuts |
 //! | `property` | any scenario: no stream hangs, no cut looks like an end |
 //! | `turns` | one session whose streams wait for their turns, and an owner that looks only when it is told to |
 //! | `hostile` | one session and a peer that breaks the rules, by hand-made frames |
@@ -21,6 +22,7 @@ mod pair;
 mod carriers;
 mod corpus;
 mod document;
+mod gibibyte;
 mod hostile;
 mod property;
 mod resume;

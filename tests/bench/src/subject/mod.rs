@@ -25,6 +25,8 @@ pub(crate) enum Subject {
     Ours,
     /// The same by its proxy: a name, a credential, any target.
     OursByName,
+    /// This project, by a port and over TLS only.
+    OursTls,
     /// The same by name, and it is told what the link carries.
     OursTold,
     /// Socket, QUIC stream, socket.
@@ -35,6 +37,8 @@ pub(crate) enum Subject {
     FrpTls,
     /// rathole, encrypted by Noise.
     RatholeNoise,
+    /// rathole over TLS.
+    RatholeTls,
     /// OpenSSH, the far end dials.
     SshReverse,
     /// OpenSSH, the near end dials.
@@ -42,13 +46,15 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ours,
         Self::OursByName,
+        Self::OursTls,
         Self::Bare,
         Self::FrpQuic,
         Self::FrpTls,
         Self::RatholeNoise,
+        Self::RatholeTls,
         Self::SshReverse,
         Self::SshLocal,
     ];
@@ -57,11 +63,13 @@ impl Subject {
         match self {
             Self::Ours => "tunnel",
             Self::OursByName => "tunnel (proxy)",
+            Self::OursTls => "tunnel (TLS)",
             Self::OursTold => "tunnel, rate configured",
             Self::Bare => "bare relay",
             Self::FrpQuic => "frp (QUIC)",
             Self::FrpTls => "frp (TLS)",
             Self::RatholeNoise => "rathole (noise)",
+            Self::RatholeTls => "rathole (TLS)",
             Self::SshReverse => "ssh -R",
             Self::SshLocal => "ssh -L",
         }
@@ -72,13 +80,17 @@ impl Subject {
         match self {
             Self::Ours => ours::start(place, backends, dir, Way::Port, None).await.map(Some),
             Self::OursByName => ours::start(place, backends, dir, Way::Proxy, None).await.map(Some),
-            Self::OursTold => ours::start(place, backends, dir, Way::Proxy, Some("3mbit"))
+            Self::OursTls => ours::start(place, backends, dir, Way::Port, Some("carrier = \"tls\""))
+                .await
+                .map(Some),
+            Self::OursTold => ours::start(place, backends, dir, Way::Proxy, Some("rate = \"3mbit\""))
                 .await
                 .map(Some),
             Self::Bare => bare::start(backends, dir).await.map(Some),
             Self::FrpQuic => frp::start(place, backends, dir, "quic").await,
             Self::FrpTls => frp::start(place, backends, dir, "tcp").await,
-            Self::RatholeNoise => rathole::start(place, backends, dir).await,
+            Self::RatholeNoise => rathole::start(place, backends, dir, rathole::Transport::Noise).await,
+            Self::RatholeTls => rathole::start(place, backends, dir, rathole::Transport::Tls).await,
             Self::SshReverse => ssh::start(place, backends, dir, ssh::Direction::Reverse).await,
             Self::SshLocal => ssh::start(place, backends, dir, ssh::Direction::Local).await,
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::Value;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
@@ -52,7 +53,7 @@ impl Ours {
         Self::start_at(&Place::loopback(), dir).await
     }
 
-    async fn start_at(place: &Place, dir: &Path) -> anyhow::Result<(Self, Running)> {
+    pub(crate) async fn start_at(place: &Place, dir: &Path) -> anyhow::Result<(Self, Running)> {
         let missing = "is not built; run `cargo build --release --bins`";
         let cloud = find("tunnel-cloud").with_context(|| format!("tunnel-cloud {missing}"))?;
         let edge = find("tunnel-edge").with_context(|| format!("tunnel-edge {missing}"))?;
@@ -117,6 +118,27 @@ impl Ours {
         Ok(UdpRelay::start(self.public, link, 1).await?)
     }
 
+    /// Where edges dial it.
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// What the session goes over, as the edge at this place says and as the gateway says.
+    pub(crate) async fn carriers(&self, place: &Place) -> anyhow::Result<[String; 2]> {
+        let config = self.path("edge.toml");
+        let status = ["--config", &config, "status", "-o", "json"];
+        // An agent that is not connected says so and fails.
+        let said = place.capture(&self.edge, &status).await.unwrap_or_default();
+        let edge: Value = serde_json::from_str(&said).unwrap_or_default();
+        let gateway: Value = serde_json::from_str(&self.cloud(&["nodes", "show", "edge1", "-o", "json"]).await?)?;
+        Ok([&edge["link"]["carrier"], &gateway["carrier"]].map(|said| said.as_str().unwrap_or("none").to_owned()))
+    }
+
+    /// A file of the edge's state.
+    pub(crate) fn edge_state(&self, file: &str) -> PathBuf {
+        self.dir.join("edge-state").join(file)
+    }
+
     /// Where TLS gets in by its server name.
     pub(crate) fn sni(&self) -> SocketAddr {
         self.sni
@@ -132,12 +154,13 @@ impl Ours {
         self.edge_in(&Place::loopback(), backends, gateway, None).await
     }
 
-    async fn edge_in(
+    /// The same, somewhere, with this in the edge's table `link`, if anything.
+    pub(crate) async fn edge_in(
         &self,
         place: &Place,
         backends: Backends,
         gateway: SocketAddr,
-        rate: Option<&str>,
+        link: Option<&str>,
     ) -> anyhow::Result<Running> {
         let token = self.cloud(&["token", "create", "--name", "edge1"]).await?;
         let (config, state) = (self.path("edge.toml"), self.path("edge-state"));
@@ -156,8 +179,8 @@ impl Ours {
             "\n[[service]]\nname = \"packets\"\ntarget = \"{}\"\nprotocol = \"udp\"\n",
             backends.udp
         );
-        if let Some(rate) = rate {
-            text += &format!("\n[link]\nrate = \"{rate}\"\n");
+        if let Some(link) = link {
+            text += &format!("\n[link]\n{link}\n");
         }
         std::fs::write(&config, text)?;
         let log = self.dir.join("edge.log");
@@ -183,16 +206,16 @@ impl Ours {
     }
 }
 
-/// `rate` is what the edge is told of the link.
+/// Both ends, the way in, and what the edge's table `link` says, if anything.
 pub(super) async fn start(
     place: &Place,
     backends: Backends,
     dir: &Path,
     way: Way,
-    rate: Option<&str>,
+    link: Option<&str>,
 ) -> anyhow::Result<Started> {
     let (gateway, serve) = Ours::start_at(place, dir).await?;
-    let edge = gateway.edge_in(place, backends, gateway.public, rate).await?;
+    let edge = gateway.edge_in(place, backends, gateway.public, link).await?;
     Ok(Started {
         entry: match way {
             Way::Port => Entry::Ports {
@@ -201,7 +224,8 @@ pub(super) async fn start(
             },
             Way::Proxy => gateway.entry().await?,
         },
-        udp: Some(gateway.udp),
+        // Packets are dropped where they would wait behind other data.
+        udp: link.is_none_or(|link| !link.contains("tls")).then_some(gateway.udp),
         _processes: vec![serve, edge],
     })
 }

@@ -26,7 +26,7 @@ const SEED: u64 = 1;
 /// The namespaces and the link. They go when this is dropped.
 pub(crate) struct World {
     // Dropped first, as its devices live in the namespaces.
-    _link: TunLink,
+    link: TunLink,
     pub(crate) near: Namespace,
     pub(crate) far: Namespace,
 }
@@ -50,7 +50,33 @@ impl World {
             let (own, other) = (own.to_string(), other.to_string());
             namespace.ip(&["addr", "add", &own, "peer", &other, "dev", DEVICE])?;
         }
-        Ok(Self { _link: laid, near, far })
+        Ok(Self { link: laid, near, far })
+    }
+
+    /// Cuts the link with all that is on it, or mends it.
+    pub(crate) fn set_up(&self, up: bool) {
+        self.link.set_link(self.link.link().with_up(up));
+    }
+
+    /// Drops what arrives by UDP at either end, without a word, as a firewall on the way does. Needs `iptables`.
+    pub(crate) fn block_udp(&self) -> anyhow::Result<()> {
+        self.udp("-A")
+    }
+
+    /// Lets UDP arrive again.
+    pub(crate) fn allow_udp(&self) -> anyhow::Result<()> {
+        self.udp("-D")
+    }
+
+    fn udp(&self, what: &str) -> anyhow::Result<()> {
+        for namespace in [&self.near, &self.far] {
+            let rule = ["-w", what, "INPUT", "-i", DEVICE, "-p", "udp", "-j", "DROP"];
+            run(
+                "ip",
+                &[&["netns", "exec", namespace.name(), "iptables"], &rule[..]].concat(),
+            )?;
+        }
+        Ok(())
     }
 
     /// Bytes of all packets that crossed the link so far, from their IP headers on: towards the far end, and from there.
@@ -115,8 +141,18 @@ impl Drop for Namespace {
 }
 
 fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(args).output().context("`ip` does not start")?;
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(args).output();
+    let output = output.with_context(|| format!("`{program}` does not start"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`ip {}`: {}", args.join(" "), said.trim());
+    ensure!(
+        output.status.success(),
+        "`{program} {}`: {}",
+        args.join(" "),
+        said.trim()
+    );
     Ok(())
 }

@@ -74,6 +74,29 @@ async fn n7_an_edge_joins_and_is_reached_where_udp_never_gets_through() -> anyho
     wait_for_carrier(&world, &edge, "quic").await
 }
 
+/// An edge that is to go by TLS does, although UDP gets through, and learns nothing of the network from that.
+#[tokio::test]
+async fn an_edge_that_is_to_go_by_tls_goes_by_nothing_else() -> anyhow::Result<()> {
+    require!(Need::Lab, Need::Program("curl"));
+    let (mut world, mut edge) = World::with_edge(Site::new()).await?;
+    assert_eq!(carrier(&world, &edge).await?, ["quic", "quic"]);
+    stop(edge.agent()?).await?;
+    let text = fs::read_to_string(&edge.config)?;
+    fs::write(&edge.config, format!("{text}\n[link]\ncarrier = \"tls\"\n"))?;
+    edge.start(&world.lab)?;
+    edge.wait_connected(&world.lab).await?;
+    assert_eq!(carrier(&world, &edge).await?, ["tls", "tls"]);
+    world.offer(&edge, Service::Http, 8080).await?;
+    ensure!(fetch(&world).await?.len() == 1_000_000);
+    let checked = edge.run(&world.lab, &["check", "-o", "json"]).await?;
+    let checked: Value = serde_json::from_slice(&checked.stdout)?;
+    let connect = checked["stages"][1]["detail"].as_str().unwrap_or_default();
+    ensure!(connect.ends_with(" by tls") && !connect.contains("quic"), "{checked}");
+    let known = fs::read_to_string(edge.state.join("networks.json")).unwrap_or_default();
+    ensure!(!known.contains("\"blocked\":true"), "{known}");
+    Ok(())
+}
+
 /// N7, N12: nothing gets out but what a proxy fetches that asks for a password.
 #[tokio::test]
 async fn n7_an_edge_joins_and_is_reached_through_a_proxy_and_says_when_that_turns_it_away() -> anyhow::Result<()> {
