@@ -426,12 +426,6 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
-    /// What is sent again on another carrier counts once.
-    pub fn take_moved(&mut self) -> [u64; Class::ALL.len()] {
-        std::mem::take(&mut self.moved)
-    }
-
     /// How many streams are open: those with a direction that has not ended here.
     pub fn open_streams(&self) -> usize {
         self.open

@@ -228,7 +228,6 @@ impl Wire {
     /// the reset may overtake what the peer has not read yet.
     pub(super) fn poll_ignore(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.unread.start = self.unread.bytes.len();
             if !matches!(ready!(self.unread.poll_fill(&self.tcp, cx)), Ok(read) if read > 0) {
                 return Poll::Ready(());
             }
@@ -242,15 +241,12 @@ impl Unread {
     }
 
     fn poll_fill(&mut self, tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.bytes.resize(READ, 0);
-        self.start = READ;
+        self.bytes.clear();
+        self.start = 0;
+        self.bytes.reserve(READ);
         loop {
-            match tcp.try_read(&mut self.bytes) {
-                Ok(read) => {
-                    self.bytes.truncate(read);
-                    self.start = 0;
-                    return Poll::Ready(Ok(read));
-                }
+            match tcp.try_read_buf(&mut self.bytes) {
+                Ok(read) => return Poll::Ready(Ok(read)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if tcp.poll_read_ready(cx)?.is_pending() {
                         *self = Self::default();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tunnel_model::Class;
 
 use super::{Event, Session, Stale, Violation};
 use crate::{Control, Position, StreamId};
@@ -170,6 +171,12 @@ impl Session {
             self.acknowledge_soon(now, before);
         }
         Ok(())
+    }
+
+    /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
+    /// What is sent again on another carrier counts once.
+    pub fn take_moved(&mut self) -> [u64; Class::ALL.len()] {
+        std::mem::take(&mut self.moved)
     }
 
     /// Notes that a direction has ended cleanly at this position.

@@ -38,6 +38,21 @@ fn keystrokes_beside_transfers_both_ways_wait_20_ms_at_most_where_the_rate_is_me
     typing_beside_bulk_both_ways(World::new("3mbit,60ms,64kb"));
 }
 
+/// N4: a satellite's round trip, a transfer each way, and somebody at an ssh.
+#[test]
+fn n4_keystrokes_beside_transfers_come_back_within_1200_ms_across_800_ms() {
+    let mut world = World::given("3mbit,800ms,64kb");
+    world.greet();
+    let typing = world.open(0, Class::Interactive, Kind::Typing);
+    let up = world.open(0, Class::Api, Kind::Bulk);
+    let down = world.open(1, Class::Api, Kind::Bulk);
+    world.run(15 * S);
+    world.echoes.clear();
+    let goodput = world.goodput(30 * S, &[(1, up), (0, down)]);
+    let p95 = percentile(&world.echoes[&typing], 95);
+    assert!(p95 <= 1200 * MS, "{p95:?}, {goodput:?}");
+}
+
 #[test]
 fn many_transfers_do_no_more_harm_than_one() {
     let mut world = World::new("3mbit,60ms,64kb");
