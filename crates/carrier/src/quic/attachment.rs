@@ -6,6 +6,9 @@
 //! and a closed connection hears no acknowledgements that would empty it. So a peer that was being sent much would never be
 //! told, and find out by silence. From [`let_farewell_through`] on, nothing is held back.
 //!
+//! **Bad links are not full ones.** Cubic takes each loss for a full queue and sends less. Where nothing stands in line and
+//! little is lost, that is chance, and sending less does not help ([`Losses`]).
+//!
 //! **One stream cannot starve another.** Data that waits for its reader takes of the connection's window, and a few streams
 //! whose readers are slow would take it all, the control stream's share too. So each open stream is granted a stream's
 //! window on top of a base ([`Grant`]): all of them may stand still, and the base is left for everything else. What a peer
@@ -34,7 +37,7 @@ use quinn::{
 use quinn_proto::RttEstimator;
 use tunnel_proto::{Rate, RateModel};
 
-use super::{Limits, link_rate::Told};
+use super::{Limits, link_rate::Told, losses::Losses};
 
 /// What IP and UDP add to each packet, in bytes.
 const HEADERS: u64 = 28;
@@ -132,6 +135,7 @@ impl ControllerFactory for Factory {
             room: self.room,
             model: None,
             told: Arc::default(),
+            losses: Losses::default(),
         })
     }
 }
@@ -144,6 +148,7 @@ pub(super) struct Attachment {
     /// Of a link whose rate was told.
     model: Option<RateModel>,
     told: Arc<Told>,
+    losses: Losses,
 }
 
 impl Attachment {
@@ -205,6 +210,7 @@ impl Controller for Attachment {
         if let Some(model) = &mut self.model {
             model.handle_ack(sent, bytes + HEADERS, app_limited);
         }
+        self.losses.carried(bytes, rtt.get(), rtt.min());
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -221,8 +227,13 @@ impl Controller for Attachment {
         if let Some(model) = &mut self.model {
             model.handle_loss(lost_bytes);
         }
-        self.cubic
-            .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        self.losses.lost(lost_bytes);
+        // No byte is lost where a router has marked packets instead (ECN).
+        let marked = lost_bytes == 0;
+        if marked || is_persistent_congestion || self.model.is_some() || !self.losses.are_chance() {
+            self.cubic
+                .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
@@ -240,6 +251,7 @@ impl Controller for Attachment {
             room: self.room,
             model: self.model.clone(),
             told: Arc::clone(&self.told),
+            losses: self.losses.clone(),
         })
     }
 

@@ -5,6 +5,7 @@ mod client;
 mod close;
 mod limits;
 mod link_rate;
+mod losses;
 mod peer;
 mod server;
 mod socket;

@@ -3,12 +3,16 @@
 use std::{cell::OnceCell, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
-use tunnel_carrier::{Arriving, Carrier, Patience, quic::Limits, tls::Proxies};
+use tunnel_carrier::{
+    Arriving, Carrier, Patience,
+    quic::{Dialer, Limits},
+    tls::Proxies,
+};
 use tunnel_identity::tls::Alpn;
 use tunnel_linkem::{LinkConfig, LinkPair, Loss, Probability, relay::UdpRelay};
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Pair, hello},
+    cluster::{Cluster, PATIENCE, Pair, hello, noise, soon},
     resume::both_ways,
 };
 
@@ -92,6 +96,35 @@ async fn n8_nothing_is_lost_doubled_or_spoilt_where_packets_are_from_carrier_to_
     for way in [stats.up, stats.down] {
         assert!(way.duplicated > 0 && way.corrupted > 0 && way.reordered > 0, "{way:?}");
     }
+}
+
+/// By Cubic alone it would come to some ten packets.
+#[tokio::test]
+async fn losses_by_chance_leave_the_congestion_window_wide() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(&Limits::gateway());
+    let link: LinkConfig = "50ms,2%".parse().unwrap();
+    let relay = UdpRelay::start(server.local_addr().unwrap(), link.into(), 2)
+        .await
+        .unwrap();
+    let dialer = Dialer::bind(0, Limits::edge()).unwrap();
+    let addresses = [relay.local_addr()];
+    let dialled = dialer.dial_addresses(&addresses, cluster.client_tls(Alpn::Tunnel));
+    let (dialled, accepted) = soon("a connection", async { tokio::join!(dialled, server.accept()) }).await;
+    let (edge, gateway) = (dialled.unwrap(), accepted.unwrap().connection);
+    let (mut send, _recv) = gateway.open_bi().await.unwrap();
+    let sending = async {
+        send.write_all(&noise(6_000_000)).await.unwrap();
+        send.finish().unwrap();
+    };
+    let reading = async {
+        let (_send, mut recv) = edge.accept_bi().await.unwrap();
+        recv.read_to_end(6_000_000).await.unwrap()
+    };
+    let ((), read) = soon("6 MB", async { tokio::join!(sending, reading) }).await;
+    assert_eq!(read.len(), 6_000_000);
+    let window = gateway.congestion_state().window();
+    assert!(window >= 256 * 1024, "{window}");
 }
 
 fn share(of: f64) -> Probability {
