@@ -34,7 +34,7 @@ struct Inner {
     account: Account,
     kept: Account,
     kept_at: Instant,
-    /// Classes whose streams are not let through any more today.
+    /// Classes whose streams were cut because their budget is spent.
     spent: Vec<Class>,
 }
 

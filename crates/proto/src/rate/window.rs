@@ -1,20 +1,20 @@
-//! The least of what was seen lately.
+//! The least, or the most, of what was seen lately.
 
 use std::time::{Duration, Instant};
 
 use super::Rate;
 
-/// The least of the last `span` to twice as much.
+/// What was seen in the last `span`, and in the one before it.
 #[derive(Debug, Clone)]
-pub(super) struct LeastLately {
+struct Lately<T> {
     span: Duration,
     began: Instant,
-    current: Option<Duration>,
-    before: Option<Duration>,
+    current: Option<T>,
+    before: Option<T>,
 }
 
-impl LeastLately {
-    pub(super) fn new(span: Duration, now: Instant) -> Self {
+impl<T: Copy> Lately<T> {
+    fn new(span: Duration, now: Instant) -> Self {
         Self {
             span,
             began: now,
@@ -23,56 +23,62 @@ impl LeastLately {
         }
     }
 
-    pub(super) fn see(&mut self, value: Duration, now: Instant) {
+    /// Keeps of the values of a span the one that is chosen of each two.
+    fn see(&mut self, value: T, now: Instant, choose: impl Fn(T, T) -> T) {
         let age = now.saturating_duration_since(self.began);
         if age >= self.span {
             self.before = self.current.take().filter(|_| age < self.span * 2);
             self.began = now;
         }
-        self.current = Some(self.current.map_or(value, |least| least.min(value)));
+        self.current = Some(self.current.map_or(value, |kept| choose(kept, value)));
+    }
+}
+
+/// The least of the last `span` to twice as much.
+#[derive(Debug, Clone)]
+pub(super) struct LeastLately(Lately<Duration>);
+
+impl LeastLately {
+    pub(super) fn new(span: Duration, now: Instant) -> Self {
+        Self(Lately::new(span, now))
+    }
+
+    pub(super) fn see(&mut self, value: Duration, now: Instant) {
+        self.0.see(value, now, Duration::min);
     }
 
     pub(super) fn get(&self) -> Option<Duration> {
-        [self.current, self.before].into_iter().flatten().min()
+        [self.0.current, self.0.before].into_iter().flatten().min()
     }
 }
 
 /// The most of the last `span` to twice as much.
 #[derive(Debug, Clone)]
-pub(super) struct MostLately {
-    span: Duration,
-    began: Instant,
-    current: Option<Rate>,
-    before: Option<Rate>,
-}
+pub(super) struct MostLately(Lately<Rate>);
 
 impl MostLately {
     pub(super) fn new(span: Duration, now: Instant) -> Self {
-        Self {
-            span,
-            began: now,
-            current: None,
-            before: None,
-        }
+        Self(Lately::new(span, now))
     }
 
     pub(super) fn see(&mut self, value: Rate, now: Instant) {
-        let age = now.saturating_duration_since(self.began);
-        if age >= self.span {
-            self.before = self.current.take().filter(|_| age < self.span * 2);
-            self.began = now;
-        }
-        self.current = self.current.max(Some(value));
+        self.0.see(value, now, Rate::max);
     }
 
     pub(super) fn get(&self, now: Instant) -> Option<Rate> {
-        let age = now.saturating_duration_since(self.began);
-        if age >= self.span * 2 {
+        let Lately {
+            span,
+            began,
+            current,
+            before,
+        } = self.0;
+        let age = now.saturating_duration_since(began);
+        if age >= span * 2 {
             None
-        } else if age >= self.span {
-            self.current
+        } else if age >= span {
+            current
         } else {
-            self.current.max(self.before)
+            current.max(before)
         }
     }
 }

@@ -23,7 +23,7 @@ const LINK: &str = "100mbit,20ms";
 /// Within this a link that carries nothing has shown: the gateway's idle time, and a little.
 const SHOWN_WITHIN: Duration = Duration::from_secs(75);
 
-/// How long a node may take to be online again, once its link is there; it dials every second while streams wait.
+/// How long a node may take to be online again, once its link is there; it dials again and again while streams wait.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// N2: a minute in which the link carries nothing, while both ends believe in their connection at first.
