@@ -22,9 +22,9 @@
 //! [`Session::accept`] or [`Session::refuse`].
 //!
 //! What is written is kept until the peer has it: ask for [`Session::room`], give the data to the carrier, and note it with
-//! [`Session::sent`], in one step that no change of carriers can come between. Where somebody has said
-//! what the link carries ([`Session::set_rates`]), room comes in turn: the [`Scheduler`] decides whose it is. Likewise what is read is noted with
-//! [`Session::received`] before anybody else sees it.
+//! [`Session::sent`], in one step that no change of carriers can come between. Where somebody has said what the link carries
+//! ([`Session::set_rates`]), or has measured it ([`Session::set_measured`]), room comes in turn: the [`Scheduler`] decides whose
+//! it is. Likewise what is read is noted with [`Session::received`] before anybody else sees it.
 //!
 //! A carrier stream that ends proves nothing: it may have been cut. A direction ends when the sender says so on the
 //! control stream, with the offset where it ends ([`Session::finish`]). The reader asks [`Session::carrier_stream_ended`]

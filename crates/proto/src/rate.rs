@@ -1,6 +1,7 @@
 //! How fast a link is: [`Rate`], and the model that measures one ([`RateModel`]).
 
 mod doubts;
+mod losses;
 mod model;
 mod round;
 mod train;

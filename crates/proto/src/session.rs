@@ -153,8 +153,10 @@ pub struct Session {
     graces: BTreeSet<(Instant, StreamId)>,
     acks: Acks,
     schedule: Scheduler,
-    /// What the scheduler holds to.
-    rate: Option<Rate>,
+    /// What the link carries, as somebody said.
+    told: Option<Rate>,
+    /// What may be sent, as somebody measured who looks on.
+    measured: Option<Rate>,
     /// What the peer is to hold to.
     down: Option<Rate>,
     /// Bytes that streams of each class have moved since somebody asked, in the order of [`Class::ALL`].
@@ -200,7 +202,8 @@ impl Session {
             seen: SeenIds::starting_at(StreamId::first_of(side.peer())),
             early: BTreeMap::new(),
             graces: BTreeSet::new(),
-            rate: None,
+            told: None,
+            measured: None,
             down: None,
             moved: [0; Class::ALL.len()],
             gone: Gone::default(),

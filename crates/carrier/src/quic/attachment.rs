@@ -7,7 +7,7 @@
 //! told, and find out by silence. From [`let_farewell_through`] on, nothing is held back.
 //!
 //! **Bad links are not full ones.** Cubic takes each loss for a full queue and sends less. Where nothing stands in line and
-//! little is lost, that is chance, and sending less does not help ([`Losses`]).
+//! little is lost, that is chance, and sending less does not help ([`RateModel::losses_are_chance`]).
 //!
 //! **One stream cannot starve another.** Data that waits for its reader takes of the connection's window, and a few streams
 //! whose readers are slow would take it all, the control stream's share too. So each open stream is granted a stream's
@@ -15,9 +15,10 @@
 //! can pin is still bounded, by the streams that were opened or accepted here; and so is how many more it may open, for each
 //! that nobody has accepted costs memory too.
 //!
-//! **The window follows a rate that somebody holds to.** Where [`LinkRate`](super::LinkRate) was told what the link carries, a
-//! [`RateModel`] makes the window of it: losses on a radio link then do not close it, and it is never what packets wait for,
-//! unless a queue shows that the link carries less than was said. On all other links the window is Cubic's.
+//! **A thin link is found out.** A [`RateModel`] learns from acknowledgements what the link carries, unless
+//! [`LinkRate`](super::LinkRate) was told. Whoever sends holds to that, and the window is made of it: losses on a radio link then
+//! do not close it, and it is never what packets wait for, unless a queue shows that the link carries less than was said. On
+//! links that are not thin the window is Cubic's, and at least what the link has carried lately takes.
 
 use std::{
     any::Any,
@@ -37,7 +38,7 @@ use quinn::{
 use quinn_proto::RttEstimator;
 use tunnel_proto::{Rate, RateModel};
 
-use super::{Limits, link_rate::Told, losses::Losses};
+use super::{Limits, link_rate::Told};
 
 /// What IP and UDP add to each packet, in bytes.
 const HEADERS: u64 = 28;
@@ -133,9 +134,8 @@ impl ControllerFactory for Factory {
             cubic: Arc::clone(&self.cubic).build(now, current_mtu),
             closing: Arc::new(AtomicBool::new(false)),
             room: self.room,
-            model: None,
+            model: RateModel::new(Rate::THIN, RandomState::new().hash_one(now), now),
             told: Arc::default(),
-            losses: Losses::default(),
         })
     }
 }
@@ -145,10 +145,8 @@ pub(super) struct Attachment {
     cubic: Box<dyn Controller>,
     closing: Arc<AtomicBool>,
     room: Room,
-    /// Of a link whose rate was told.
-    model: Option<RateModel>,
+    model: RateModel,
     told: Arc<Told>,
-    losses: Losses,
 }
 
 impl Attachment {
@@ -165,22 +163,16 @@ impl Attachment {
         Rate::from_bytes_per_second(self.told.rate.load(Ordering::Relaxed))
     }
 
-    /// Has the model be one of what was told.
+    /// Passes on what was told, and what was learned.
     fn follow(&mut self, now: Instant) {
         let rate = self.rate();
-        if rate.is_none() {
-            self.model = None;
-            return;
+        if self.model.given() != rate {
+            self.model.set_given(rate, now);
         }
-        let model = self.model.get_or_insert_with(|| {
-            let seed = RandomState::new().hash_one(now);
-            RateModel::new(Rate::THIN, seed, now)
-        });
-        if model.given() != rate {
-            model.set_given(rate, now);
-        }
-        let buffer = model.buffer_beside(self.cubic.window());
+        let buffer = self.model.buffer_beside(self.cubic.window());
         self.told.buffer.store(buffer, Ordering::Relaxed);
+        let measured = self.model.pacing().map_or(0, Rate::bytes_per_second);
+        self.told.measured.store(measured, Ordering::Relaxed);
     }
 }
 
@@ -195,11 +187,10 @@ impl fmt::Debug for Attachment {
 impl Controller for Attachment {
     fn window(&self) -> u64 {
         let other = self.cubic.window();
-        match &self.model {
-            _ if self.closing.load(Ordering::Relaxed) => u64::MAX,
-            Some(model) => model.window_beside(other),
-            None => other,
+        if self.closing.load(Ordering::Relaxed) {
+            return u64::MAX;
         }
+        self.model.window_beside(other)
     }
 
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
@@ -207,30 +198,22 @@ impl Controller for Attachment {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        if let Some(model) = &mut self.model {
-            model.handle_ack(sent, bytes + HEADERS, app_limited);
-        }
-        self.losses.carried(bytes, rtt.get(), rtt.min());
+        self.model.handle_ack(sent, bytes + HEADERS, app_limited);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
-        if let Some(model) = &mut self.model {
-            model.handle_acks_end(now);
-        }
+        self.model.handle_acks_end(now);
         self.follow(now);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
-        if let Some(model) = &mut self.model {
-            model.handle_loss(lost_bytes);
-        }
-        self.losses.lost(lost_bytes);
+        self.model.handle_loss(lost_bytes);
         // No byte is lost where a router has marked packets instead (ECN).
         let marked = lost_bytes == 0;
-        if marked || is_persistent_congestion || self.model.is_some() || !self.losses.are_chance() {
+        if marked || is_persistent_congestion || !self.model.losses_are_chance() {
             self.cubic
                 .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
         }
@@ -251,7 +234,6 @@ impl Controller for Attachment {
             room: self.room,
             model: self.model.clone(),
             told: Arc::clone(&self.told),
-            losses: self.losses.clone(),
         })
     }
 

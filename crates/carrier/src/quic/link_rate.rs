@@ -1,4 +1,4 @@
-//! What somebody says of a connection's link, and what the connection makes of it.
+//! What somebody says of a connection's link, and what the connection makes of it and measures.
 
 use std::sync::{
     Arc,
@@ -24,6 +24,8 @@ pub(super) struct Told {
     pub(super) rate: AtomicU64,
     /// Bytes.
     pub(super) buffer: AtomicU64,
+    /// What may be sent where nothing was told, in bytes per second; zero is anything.
+    pub(super) measured: AtomicU64,
 }
 
 impl LinkRate {
@@ -32,14 +34,16 @@ impl LinkRate {
         Some(Self(Attachment::of(connection)?.told()))
     }
 
-    /// The link carries so much, and whoever sends holds to that: from the next acknowledgement on the window follows it.
-    pub fn give(&self, rate: Rate) {
-        self.0.rate.store(rate.bytes_per_second(), Ordering::Relaxed);
+    /// The link is said to carry so much, and whoever sends holds to that: from the next acknowledgement on the window follows
+    /// it. Without, the connection measures.
+    pub fn give(&self, rate: Option<Rate>) {
+        let rate = rate.map_or(0, Rate::bytes_per_second);
+        self.0.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Nobody holds to a rate any more: the link is left to the congestion controller, as it was.
-    pub fn let_go(&self) {
-        self.0.rate.store(0, Ordering::Relaxed);
+    /// What may be sent, where no rate was given and the link turned out to be thin.
+    pub fn measured(&self) -> Option<Rate> {
+        Rate::from_bytes_per_second(self.0.measured.load(Ordering::Relaxed))
     }
 
     /// How much the connection should hold, in bytes, so that what it was given does not stand in line there.

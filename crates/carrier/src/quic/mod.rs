@@ -5,7 +5,6 @@ mod client;
 mod close;
 mod limits;
 mod link_rate;
-mod losses;
 mod peer;
 mod server;
 mod socket;

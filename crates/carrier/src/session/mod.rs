@@ -311,7 +311,7 @@ impl Tunnel {
             dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
             carrier: connection.kind(),
-            rate: self.shared.with_quietly(|state| state.session.rate()),
+            rate: self.shared.with_quietly(|state| state.session.told_rate()),
         })
     }
 }

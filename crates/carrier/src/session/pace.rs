@@ -1,8 +1,9 @@
-//! Keeps a session that holds to a rate told of the link under its carrier.
+//! Keeps a session and its carrier's connection in step about the link: what was said of it, what was measured of it, and what
+//! has gone over it.
 
 use std::time::{Duration, Instant};
 
-use tunnel_proto::{Rate, Session};
+use tunnel_proto::Session;
 
 use crate::{link::Connection, quic::LinkRate};
 
@@ -17,18 +18,20 @@ const FAST_BUFFER: u64 = 2 * 1024 * 1024;
 const AHEAD: Duration = Duration::from_millis(4);
 const LEAST_AHEAD: u64 = 4 * 1024;
 
-/// What is known of a carrier's link, as far as the session was told.
+/// What is known of a carrier's link.
 #[derive(Debug)]
 pub(super) struct Pace {
     connection: Connection,
     looked: Option<Instant>,
-    /// What was on the link by then.
-    sent: u64,
+    /// What was on the link when that was last counted.
+    counted: Option<u64>,
     /// What was on the link beyond what streams were given turns for; less than none if that is still to come.
     beside: i64,
     /// The connection's own idea of the link, and when it was asked for that.
     link: Option<LinkRate>,
     asked: Option<Instant>,
+    /// What it was told to hold, in bytes.
+    held: Option<u64>,
 }
 
 impl Pace {
@@ -36,45 +39,46 @@ impl Pace {
         Self {
             connection,
             looked: None,
-            sent: 0,
+            counted: None,
             beside: 0,
             link: None,
             asked: None,
+            held: None,
         }
     }
 
-    /// Accounts for what has gone over the link: acknowledgements, what was sent again, and whatever else took room there and
-    /// had no turn. To be called whenever somebody wants to send.
+    /// Has the session hold to what the link carries, and accounts for what has gone over it: acknowledgements, what was sent
+    /// again, and whatever else took room there and had no turn. To be called whenever somebody wants to send.
     pub(super) fn follow(&mut self, session: &mut Session, now: Instant) {
-        let Some(rate) = session.rate() else {
-            return self.rest();
-        };
         if self
             .looked
             .is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY)
         {
             return;
         }
+        self.looked = Some(now);
+        self.ask(session, now);
+        self.hold();
+        let Some(rate) = session.pace() else {
+            self.counted = None;
+            return;
+        };
         let sent = self.connection.sent_on_link();
         let turned = session.take_turned();
-        if self.looked.is_some() {
+        self.beside = match self.counted.replace(sent) {
             // A path that is another one is counted anew.
-            let passed = sent.saturating_sub(self.sent);
-            self.beside += signed(passed) - signed(turned);
-        }
-        self.looked = Some(now);
-        self.sent = sent;
+            Some(before) => self.beside + signed(sent.saturating_sub(before)) - signed(turned),
+            None => 0,
+        };
         let beside = u64::try_from(self.beside).unwrap_or(0);
         let ahead = signed(rate.bytes_in(AHEAD).max(LEAST_AHEAD));
         let unused = u64::try_from(-ahead - self.beside).unwrap_or(0);
         self.beside = self.beside.clamp(-ahead, 0);
         session.set_link(self.connection.packets(), beside, unused, now);
-        self.hold(rate, now);
     }
 
-    /// Has the connection hold little beyond what is in flight, and its window follow the rate: losses on a radio link then do
-    /// not close it.
-    fn hold(&mut self, rate: Rate, now: Instant) {
+    /// Tells the connection what was said of its link, and the session what the connection has measured.
+    fn ask(&mut self, session: &mut Session, now: Instant) {
         if self
             .asked
             .is_none_or(|at| now.saturating_duration_since(at) >= ASK_ANEW)
@@ -82,20 +86,18 @@ impl Pace {
             self.asked = Some(now);
             self.link = self.connection.link_rate();
         }
-        if let Some(link) = &self.link {
-            link.give(rate);
-            self.connection.set_send_buffer(link.send_buffer().min(FAST_BUFFER));
-        }
+        let Some(link) = &self.link else { return };
+        let told = session.told_rate();
+        link.give(told);
+        session.set_measured(link.measured().filter(|_| told.is_none()), now);
     }
 
-    /// Nobody holds to a rate.
-    fn rest(&mut self) {
-        if self.looked.take().is_some() {
-            self.beside = 0;
-            self.asked = None;
-            if let Some(link) = self.link.take() {
-                link.let_go();
-                self.connection.set_send_buffer(FAST_BUFFER);
+    /// Has the connection hold little beyond what is in flight: what waits there is no longer sorted.
+    fn hold(&mut self) {
+        if let Some(link) = &self.link {
+            let bytes = link.send_buffer();
+            if self.held.replace(bytes) != Some(bytes) {
+                self.connection.set_send_buffer(bytes.min(FAST_BUFFER));
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) struct State {
     granted: usize,
     /// What they may have of the connection's window.
     grant: Option<Grant>,
-    /// What is known of the link, where streams wait for their turns.
+    /// What is known of the link.
     pace: Option<Pace>,
 }
 
@@ -147,7 +147,7 @@ impl State {
         }
     }
 
-    /// Tells the session how its link is used, where it keeps to a rate.
+    /// Keeps the session in step with the link.
     pub(super) fn follow_link(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.follow(&mut self.session, now());
@@ -222,10 +222,11 @@ impl Shared {
     /// others; where not, this is as quiet as it was.
     pub(super) fn in_turn<T>(&self, call: impl FnOnce(&mut State) -> T) -> T {
         self.with_quietly(|state| {
-            if !state.session.is_paced() {
+            let waited = state.session.pace().is_some();
+            state.follow_link();
+            if !waited && state.session.pace().is_none() {
                 return call(state);
             }
-            state.follow_link();
             let result = call(state);
             let news = state.session.has_news();
             state.settle();

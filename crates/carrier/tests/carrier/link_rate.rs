@@ -58,13 +58,13 @@ async fn the_window_follows_a_rate_that_is_given_and_is_the_controllers_again_wi
     let most = 128 * 1024;
     assert!(window() > most, "{}", window());
     let link = LinkRate::of(&pair.near).unwrap();
-    link.give(Rate::from_bits_per_second(1_000_000).unwrap());
+    link.give(Rate::from_bits_per_second(1_000_000));
     for _ in 0..8 {
         pair.transfer(16 << 10).await;
     }
     assert!(window() <= most, "{}", window());
     assert!(link.send_buffer() <= 2 * most, "{}", link.send_buffer());
-    link.let_go();
+    link.give(None);
     pair.transfer(8 << 20).await;
     assert!(window() > most, "{}", window());
 }

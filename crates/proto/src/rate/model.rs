@@ -11,7 +11,7 @@
 //!
 //! | phase | paced to | until |
 //! |---|---|---|
-//! | startup | nothing: the window doubles each round | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
+//! | startup | nothing: the window is the other controller's, and a tenth more than what was carried | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
 //! | drain | less, so that the queue is gone a round later | the queue is gone; if it never goes: compete |
 //! | cruise | [`CRUISE`] | a while later: probe; a queue shows: drain |
 //! | probe | a few milliseconds of queue above the estimate, twice as much each time that it did no harm | a queue shows |
@@ -31,6 +31,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use super::{
     Rate,
     doubts::Doubts,
+    losses::Losses,
     round::{Lesson, Round},
     train::Trains,
     window::LeastLately,
@@ -115,6 +116,11 @@ pub struct RateModel {
     gaps: u32,
     trains: Trains,
     doubts: Doubts,
+    losses: Losses,
+    /// Bytes that the acknowledgement named so far.
+    arrived: u64,
+    /// The round trip on average.
+    smoothed: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,7 +130,10 @@ enum Phase {
         carried: [Option<Rate>; SAME_ROUNDS],
     },
     Drain {
+        /// Since the queue last fell to a half.
         rounds: u32,
+        /// What it was then, or the most that it came to be since.
+        from: Duration,
         queue: Duration,
     },
     Cruise {
@@ -161,6 +170,9 @@ impl RateModel {
             gaps: 0,
             trains: Trains::new(now),
             doubts: Doubts::new(now),
+            losses: Losses::default(),
+            arrived: 0,
+            smoothed: None,
         }
     }
 
@@ -187,8 +199,11 @@ impl RateModel {
     /// [`Self::handle_acks_end`].
     pub fn handle_ack(&mut self, sent: Instant, bytes: u64, app_limited: bool) {
         self.round.delivered += bytes;
+        self.arrived += bytes;
         self.packet = self.packet.max(bytes);
-        self.round.app_limited |= app_limited;
+        if app_limited {
+            self.round.app_limited += bytes;
+        }
         self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
         self.trains.see(sent, bytes);
     }
@@ -197,6 +212,12 @@ impl RateModel {
     pub fn handle_loss(&mut self, bytes: u64) {
         self.round.lost += bytes;
         self.gaps = GAPS_FOR;
+        self.losses.lost(bytes);
+    }
+
+    /// Whether what was lost of late is no more than a bad link loses, while nothing stands in line.
+    pub fn losses_are_chance(&self) -> bool {
+        self.losses.are_chance()
     }
 
     /// The acknowledgement is at its end.
@@ -204,6 +225,12 @@ impl RateModel {
         let Some(newest) = self.newest else { return };
         let round_trip = now.saturating_duration_since(newest);
         self.least.see(round_trip, now);
+        let smoothed = self
+            .smoothed
+            .map_or(round_trip, |smoothed| (smoothed * 7 + round_trip) / 8);
+        self.smoothed = Some(smoothed);
+        self.losses
+            .carried(std::mem::take(&mut self.arrived), smoothed, self.round_trip());
         let round = &mut self.round;
         round.least = Some(round.least.map_or(round_trip, |least| least.min(round_trip)));
         let proven = self.trains.end(round_trip, self.packet, now);
@@ -381,12 +408,10 @@ impl RateModel {
         let [a, b, c] = *carried;
         let (a, b, c) = (a?, b?, c?);
         let (least, most) = (a.min(b).min(c), a.max(b).max(c));
-        let sum = a.bytes_per_second() + b.bytes_per_second() + c.bytes_per_second();
-        let mean = Rate::from_bytes_per_second(sum / 3)?;
-        let more = self.trains.proven(now).is_some_and(|proven| proven > mean.scaled(MORE));
+        let more = self.trains.proven(now).is_some_and(|proven| proven > most.scaled(MORE));
         let same = most <= least.scaled(SAME) && most <= self.thin;
         // Where nothing can be proven, nothing is believed.
-        Some(mean).filter(|_| same && !more && self.trains.can_prove())
+        Some(most).filter(|_| same && !more && self.trains.can_prove())
     }
 
     fn next(&mut self, phase: Phase, lesson: Lesson, full: bool, now: Instant) -> Phase {
@@ -396,15 +421,18 @@ impl RateModel {
             rounds: 0,
         };
         match phase {
-            Phase::Drain { rounds, queue } => {
-                let fallen = lesson.queue <= queue / 2;
-                if lesson.queue < SEEN || (rounds >= 1 && lesson.queue < HIGH) {
+            Phase::Drain { rounds, from, .. } => {
+                let queue = lesson.queue;
+                if queue < SEEN || (rounds >= 1 && queue < HIGH) {
                     cruise
-                } else if fallen {
-                    drain(lesson.queue)
+                } else if queue <= from / 2 {
+                    drain(queue)
                 } else if rounds < DRAIN_ROUNDS {
-                    let rounds = rounds + 1;
-                    Phase::Drain { rounds, queue }
+                    Phase::Drain {
+                        rounds: rounds + 1,
+                        from: from.max(queue),
+                        queue,
+                    }
                 } else if lesson.queue >= FOREIGN {
                     Phase::Compete {
                         rate: self.estimate.unwrap_or(lesson.carried),
@@ -476,7 +504,11 @@ const STARTUP: Phase = Phase::Startup {
 };
 
 fn drain(queue: Duration) -> Phase {
-    Phase::Drain { rounds: 0, queue }
+    Phase::Drain {
+        rounds: 0,
+        from: queue,
+        queue,
+    }
 }
 
 /// The link is full, and what it carries is what it can. Small differences are chance, or a queue on the way back.

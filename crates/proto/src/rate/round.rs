@@ -20,7 +20,8 @@ pub(super) struct Round {
     pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) least: Option<Duration>,
-    pub(super) app_limited: bool,
+    /// Bytes of packets behind which there was nothing to send.
+    pub(super) app_limited: u64,
 }
 
 /// What a round tells.
@@ -47,7 +48,7 @@ impl Round {
             delivered: 0,
             lost: 0,
             least: None,
-            app_limited: false,
+            app_limited: 0,
         }
     }
 
@@ -66,7 +67,7 @@ impl Round {
         let carried = Rate::of(self.delivered, sending.max(arriving))?;
         let used = match allowed {
             Some(allowed) => Rate::of(self.delivered, sending).is_some_and(|rate| rate >= allowed.scaled(USED)),
-            None => !self.app_limited,
+            None => self.app_limited * 2 <= self.delivered,
         };
         let round_trip = self.least?;
         let of_lost = self.lost as f64 / (self.lost + self.delivered) as f64;

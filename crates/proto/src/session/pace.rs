@@ -1,4 +1,4 @@
-//! Turns to send, where somebody has said what the link carries. Where nobody has, nothing here has any effect.
+//! Turns to send, where it is known what the link carries. Where it is not, nothing here has any effect.
 
 use std::time::Instant;
 
@@ -28,17 +28,28 @@ impl Session {
         if told != down {
             self.queue(&Control::Pace(down));
         }
-        self.set_rate(up, now);
+        self.change_rates(up, self.measured, now);
     }
 
-    /// What is held to here.
-    pub fn rate(&self) -> Option<Rate> {
-        self.rate
+    /// What the link carries, as somebody said who has it.
+    pub fn told_rate(&self) -> Option<Rate> {
+        self.told
+    }
+
+    /// What may be sent over a link of which nobody has said what it carries, as was measured; without, everybody sends as
+    /// fast as the carrier takes it. What was told goes before.
+    pub fn set_measured(&mut self, rate: Option<Rate>, now: Instant) {
+        self.change_rates(self.told, rate, now);
     }
 
     /// Whether streams wait for their turns.
-    pub fn is_paced(&self) -> bool {
-        self.rate.is_some()
+    pub(super) fn is_paced(&self) -> bool {
+        self.pace().is_some()
+    }
+
+    /// What is held to here; `None` where streams do not wait for their turns.
+    pub fn pace(&self) -> Option<Rate> {
+        self.told.map(held_to).or(self.measured)
     }
 
     /// The size of packets on the carrier; bytes that have taken room on its link since the last call and had no turn; and
@@ -54,16 +65,17 @@ impl Session {
         self.schedule.take_granted()
     }
 
-    fn set_rate(&mut self, rate: Option<Rate>, now: Instant) {
-        if rate == self.rate {
+    fn change_rates(&mut self, told: Option<Rate>, measured: Option<Rate>, now: Instant) {
+        let before = self.pace();
+        (self.told, self.measured) = (told, measured);
+        let pace = self.pace();
+        if pace == before {
             return;
         }
-        let begins = self.rate.is_none() || rate.is_none();
-        self.rate = rate;
-        if begins {
+        if before.is_none() || pace.is_none() {
             self.begin_turns(now);
         } else {
-            self.schedule.set_rate(rate.map(held_to), now);
+            self.schedule.set_rate(pace, now);
             self.take_turns();
         }
         self.timer_moved = true;
@@ -71,11 +83,14 @@ impl Session {
 
     /// On a new carrier: the edge says again what it wants, and the gateway knows of nothing until then.
     pub(super) fn pace_anew(&mut self, now: Instant) {
-        match self.side {
-            Side::Edge if self.down.is_some() => self.queue(&Control::Pace(self.down)),
-            Side::Edge => {}
-            Side::Gateway => self.set_rate(None, now),
+        let told = match self.side {
+            Side::Edge => self.told,
+            Side::Gateway => None,
+        };
+        if self.side == Side::Edge && self.down.is_some() {
+            self.queue(&Control::Pace(self.down));
         }
+        self.change_rates(told, None, now);
     }
 
     /// A lie here hurts nobody but the edge that tells it.
@@ -86,14 +101,14 @@ impl Session {
         if !self.peer_paces.take(now) {
             return Err(Violation::protocol("too many rates"));
         }
-        self.set_rate(rate.map(|rate| rate.max(Rate::LEAST)), now);
+        self.change_rates(rate.map(|rate| rate.max(Rate::LEAST)), self.measured, now);
         Ok(())
     }
 
     /// Has everybody ask again, of a scheduler that knows nobody.
     pub(super) fn begin_turns(&mut self, now: Instant) {
         self.schedule = Scheduler::new(self.config.schedule.clone(), now);
-        self.schedule.set_rate(self.rate.map(held_to), now);
+        self.schedule.set_rate(self.pace(), now);
         for (&id, stream) in &mut self.streams {
             if std::mem::replace(&mut stream.turn, Wait::None) == Wait::Queued {
                 self.events.push_back(Event::Room(id));

@@ -484,7 +484,7 @@ fn a_rate_of_hardly_anything_and_one_of_anything_are_held_to_as_far_as_they_make
     ] {
         let rate = Rate::from_bytes_per_second(told);
         assert_eq!(gateway.hear(&Control::Pace(rate)), Ok(()));
-        assert_eq!(gateway.session.rate(), held);
+        assert_eq!(gateway.session.told_rate(), held);
     }
 }
 

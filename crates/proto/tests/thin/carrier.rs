@@ -292,7 +292,7 @@ impl Carrier {
         self.lost += lost.bytes;
         self.again.extend(lost.pieces);
         self.model.handle_loss(lost.bytes);
-        if lost.sent > self.recovered {
+        if !self.model.losses_are_chance() && lost.sent > self.recovered {
             self.recovered = now;
             self.window = (self.window * 7 / 10).max(2 * 1500);
             self.threshold = self.window;

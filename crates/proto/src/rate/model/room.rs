@@ -21,7 +21,7 @@ impl RateModel {
         let slack = self.slack();
         let whole = |round_trip: Duration| estimate.bytes_in(round_trip + ACK_DELAY);
         match self.phase {
-            Phase::Startup { .. } => (2 * whole(self.round_trip()) + slack).max(other),
+            Phase::Startup { .. } => (11 * whole(self.round_trip()) / 10 + slack).max(other),
             // What the carrier holds already may not stand in the link's queue.
             Phase::Drain { .. } => whole(self.round_trip()) + slack / 2,
             Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,

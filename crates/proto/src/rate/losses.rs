@@ -32,6 +32,7 @@ impl Losses {
         }
     }
 
+    /// So many bytes were lost.
     pub(super) fn lost(&mut self, bytes: u64) {
         self.lost += bytes;
     }
