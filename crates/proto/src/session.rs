@@ -157,8 +157,10 @@ pub struct Session {
     rate: Option<Rate>,
     /// What the peer is to hold to.
     down: Option<Rate>,
-    /// Bytes that streams of each class have moved since somebody asked, in the order of [`Class::ALL`].
+    /// Bytes that streams of each class have moved, in the order of [`Class::ALL`].
     moved: [u64; Class::ALL.len()],
+    /// The same, when somebody last asked what has moved since.
+    moved_told: [u64; Class::ALL.len()],
     gone: Gone,
     /// There may be a new time to wait for.
     timer_moved: bool,
@@ -203,6 +205,7 @@ impl Session {
             rate: None,
             down: None,
             moved: [0; Class::ALL.len()],
+            moved_told: [0; Class::ALL.len()],
             gone: Gone::default(),
             timer_moved: false,
             keepalive: None,
@@ -429,6 +432,12 @@ impl Session {
     /// How many streams are open: those with a direction that has not ended here.
     pub fn open_streams(&self) -> usize {
         self.open
+    }
+
+    /// How many of them somebody may be typing on.
+    pub fn interactive_streams(&self) -> usize {
+        let typed = |stream: &&Stream| stream.class == Class::Interactive && !stream.over;
+        self.streams.values().filter(typed).count()
     }
 
     /// Whether there is a carrier.
