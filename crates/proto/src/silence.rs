@@ -295,7 +295,7 @@ mod tests {
     fn a_stream_that_is_left_open_costs_pings_for_five_minutes_until_somebody_types_again() {
         let mut link = Link::new(RTT);
         link.counted.interactive = 1;
-        let mut hour = |link: &mut Link| {
+        let hour = |link: &mut Link| {
             let mut asks = 0;
             while link.until(Suspicion::Ask, seconds(3600.0)).is_some() {
                 asks += 1;
