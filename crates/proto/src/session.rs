@@ -429,17 +429,6 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// How many streams are open: those with a direction that has not ended here.
-    pub fn open_streams(&self) -> usize {
-        self.open
-    }
-
-    /// How many of them somebody may be typing on.
-    pub fn interactive_streams(&self) -> usize {
-        let typed = |stream: &&Stream| stream.class == Class::Interactive && !stream.over;
-        self.streams.values().filter(typed).count()
-    }
-
     /// Whether there is a carrier.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Up { .. })
