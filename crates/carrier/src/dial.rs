@@ -14,9 +14,15 @@ use crate::{CarrierKind, Connection, quic, tls};
 /// How long QUIC has for itself before TLS is tried beside it. A handshake over a link of 800 ms takes less, and what is
 /// told apart from a blocked network by waiting longer is not worth the wait.
 const HEAD_START: Duration = Duration::from_secs(2);
-/// How long a last attempt by QUIC has when TLS is through: what held both up may be over, and the older attempt by QUIC
-/// waits longer between two packets.
+/// What it has for itself where the round trip is known, in round trips: its handshake takes one, or two with long
+/// certificates. And at least.
+const HEAD_START_ROUND_TRIPS: u32 = 3;
+const SHORTEST_START: Duration = Duration::from_millis(250);
+/// How long a last attempt by QUIC has when TLS is through, at the most: what held both up may be over, and the older attempt
+/// by QUIC waits longer between two packets. It has no longer than TLS took, whose handshake has one more round trip; but at
+/// least so long.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
+const SHORTEST_CHANCE: Duration = Duration::from_millis(250);
 /// Attempts by one of the two that may be under way at once; the oldest of them has had its time by then.
 const MAX_ATTEMPTS: usize = 15;
 
@@ -33,8 +39,27 @@ pub struct Dialer {
 pub struct Patience {
     /// QUIC has not got through here lately: nothing is waited for before TLS is tried, nor for QUIC after that.
     pub blocked: bool,
+    /// The round trip to the gateway, where there was a connection a moment ago: TLS is tried as soon as a handshake by QUIC
+    /// would have got through.
+    pub rtt: Option<Duration>,
     /// Dial anew this often, beside the attempts that may still come through.
     pub again: Option<Duration>,
+}
+
+impl Patience {
+    /// How long QUIC has for itself.
+    fn head_start(&self) -> Duration {
+        match self.rtt {
+            _ if self.blocked => Duration::ZERO,
+            Some(rtt) => (rtt * HEAD_START_ROUND_TRIPS).clamp(SHORTEST_START, HEAD_START),
+            None => HEAD_START,
+        }
+    }
+}
+
+/// How long a last attempt by QUIC has when one by TLS is through that took so long.
+fn last_chance(by_tls: Duration) -> Duration {
+    by_tls.clamp(SHORTEST_CHANCE, LAST_CHANCE)
 }
 
 /// Neither got through.
@@ -116,7 +141,8 @@ fn by_tls(error: &tls::DialError) -> String {
 /// What an attempt has come to.
 enum Attempt {
     Quic(Result<quinn::Connection, quic::DialError>),
-    Tls(Result<tls::Connection, tls::DialError>),
+    /// And how long it took.
+    Tls(Result<tls::Connection, tls::DialError>, Duration),
 }
 
 /// What happens in a race.
@@ -209,9 +235,9 @@ impl Race<'_> {
             self.dialer.may_go_by(CarrierKind::Quic),
             self.dialer.may_go_by(CarrierKind::Tls),
         );
-        let mut tls_from = tls.then_some(match patience.blocked || !quic {
-            true => start,
-            false => start + HEAD_START,
+        let mut tls_from = tls.then(|| match quic {
+            true => start + patience.head_start(),
+            false => start,
         });
         // What is not to be tried is not waited for.
         self.no_quic = (!quic).then(|| quic::DialError::Connect(Vec::new()));
@@ -251,17 +277,17 @@ impl Race<'_> {
                         tls_from = Some(Instant::now());
                     }
                 }
-                Event::Ended(Some(Attempt::Tls(Ok(connection)))) => {
+                Event::Ended(Some(Attempt::Tls(Ok(connection), took))) => {
                     if patience.blocked || !quic {
                         return Ok(connection.into());
                     }
                     self.by_tls -= 1;
                     if spare.is_none() {
-                        spare = Some((connection, Instant::now() + LAST_CHANCE));
+                        spare = Some((connection, Instant::now() + last_chance(took)));
                         self.start_quic();
                     }
                 }
-                Event::Ended(Some(Attempt::Tls(Err(error)))) => {
+                Event::Ended(Some(Attempt::Tls(Err(error), _))) => {
                     debug!(%error, "no way by TLS");
                     self.by_tls -= 1;
                     self.no_tls = Some(error);
@@ -314,8 +340,11 @@ impl Race<'_> {
         if self.by_tls < MAX_ATTEMPTS && self.dialer.may_go_by(CarrierKind::Tls) {
             self.by_tls += 1;
             let (dialer, gateways, config) = (self.dialer.tls.clone(), self.gateways.to_vec(), self.config.clone());
-            self.running
-                .spawn(async move { Attempt::Tls(dialer.dial(&gateways, config).await) });
+            self.running.spawn(async move {
+                let begin = Instant::now();
+                let dialled = dialer.dial(&gateways, config).await;
+                Attempt::Tls(dialled, begin.elapsed())
+            });
         }
     }
 }
@@ -338,5 +367,36 @@ async fn at(due: Option<Instant>) {
 impl From<DialError> for Refusal {
     fn from(error: DialError) -> Self {
         error.to_refusal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quic_is_ahead_for_as_long_as_its_handshake_may_take() {
+        let ahead = |blocked, rtt_ms: Option<u64>| {
+            let patience = Patience {
+                blocked,
+                rtt: rtt_ms.map(Duration::from_millis),
+                again: None,
+            };
+            patience.head_start()
+        };
+        assert_eq!(ahead(false, None), HEAD_START);
+        assert_eq!(ahead(false, Some(1)), SHORTEST_START);
+        assert_eq!(ahead(false, Some(200)), Duration::from_millis(600));
+        assert_eq!(ahead(false, Some(5000)), HEAD_START);
+        assert_eq!(ahead(true, None), Duration::ZERO);
+        assert_eq!(ahead(true, Some(200)), Duration::ZERO);
+    }
+
+    #[test]
+    fn its_last_chance_is_as_long_as_tls_took_within_bounds() {
+        assert_eq!(last_chance(Duration::from_millis(3)), SHORTEST_CHANCE);
+        assert_eq!(last_chance(Duration::from_millis(400)), Duration::from_millis(400));
+        // Of an attempt that began before the link came back.
+        assert_eq!(last_chance(Duration::from_secs(7)), LAST_CHANCE);
     }
 }

@@ -85,6 +85,9 @@ pub(crate) struct Stats {
     pub(crate) rtt: Duration,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
+    /// Rises with what was sent that the peer has to answer, if only by acknowledging it. Over TCP the kernel hears of
+    /// acknowledgements and does not say so: there it is all that was sent.
+    pub(crate) asked: u64,
     pub(crate) lost_packets: u64,
     pub(crate) mtu: u16,
 }
@@ -221,6 +224,7 @@ impl Connection {
                     rtt: connection.rtt(),
                     sent_bytes: stats.udp_tx.bytes,
                     received_bytes: stats.udp_rx.bytes,
+                    asked: quic::asked(&stats),
                     lost_packets: stats.path.lost_packets,
                     mtu: stats.path.current_mtu,
                 }
@@ -231,6 +235,7 @@ impl Connection {
                     rtt: connection.rtt().unwrap_or_default(),
                     sent_bytes: stats.sent_bytes,
                     received_bytes: stats.received_bytes,
+                    asked: stats.sent_bytes,
                     lost_packets: stats.retransmitted.unwrap_or_default(),
                     mtu: 0,
                 }

@@ -52,6 +52,7 @@ mod replay;
 mod schedule;
 mod seen;
 mod session;
+mod silence;
 mod stream;
 
 pub use backoff::Backoff;
@@ -68,4 +69,5 @@ pub use schedule::{Caps, Packets, ScheduleConfig, Scheduler, Shares, Turn};
 pub use session::{
     Attach, Config, Event, Incoming, MAX_HOLD, OpenError, ReplayLimits, Session, Side, Stale, Violation, outlives,
 };
+pub use silence::{Counted, Silence, Suspicion};
 pub use stream::{Fate, StreamId};

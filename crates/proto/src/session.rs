@@ -159,8 +159,10 @@ pub struct Session {
     measured: Option<Rate>,
     /// What the peer is to hold to.
     down: Option<Rate>,
-    /// Bytes that streams of each class have moved since somebody asked, in the order of [`Class::ALL`].
+    /// Bytes that streams of each class have moved, in the order of [`Class::ALL`].
     moved: [u64; Class::ALL.len()],
+    /// The same, when somebody last asked what has moved since.
+    moved_told: [u64; Class::ALL.len()],
     gone: Gone,
     /// There may be a new time to wait for.
     timer_moved: bool,
@@ -206,6 +208,7 @@ impl Session {
             measured: None,
             down: None,
             moved: [0; Class::ALL.len()],
+            moved_told: [0; Class::ALL.len()],
             gone: Gone::default(),
             timer_moved: false,
             keepalive: None,
@@ -427,11 +430,6 @@ impl Session {
     /// The next thing to know.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
-    }
-
-    /// How many streams are open: those with a direction that has not ended here.
-    pub fn open_streams(&self) -> usize {
-        self.open
     }
 
     /// Whether there is a carrier.

@@ -2,20 +2,17 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
-use quinn::Connection;
+use anyhow::ensure;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
     time::{Instant, interval},
 };
 use tunnel_carrier::{
-    Carrier, Driver, Opened, Tunnel, exchange,
-    quic::{Dialer, Limits},
+    Carrier, CarrierKind, Connection, Dialer, Driver, Opened, Patience, Tunnel, exchange, tls::Proxies,
 };
 use tunnel_identity::{
-    ChannelBinding, Credential, EXPORTER_LABEL, EnrolRequest, GatewayIdentity, JoinToken, PrivateKey, Reply, Request,
-    TimeFloor, UnixTime,
+    Credential, EnrolRequest, GatewayIdentity, JoinToken, PrivateKey, Reply, Request, TimeFloor, UnixTime,
     tls::{Alpn, client_config_enrol, client_config_node},
 };
 use tunnel_model::SessionId;
@@ -44,8 +41,8 @@ pub(crate) struct FleetFigures {
     edges: usize,
     /// Bytes of the gateway's resident memory for each idle edge.
     per_edge: u64,
-    /// The same for each hostile one.
-    per_hostile: u64,
+    /// The same for each hostile one, by its carrier.
+    per_hostile: [(CarrierKind, u64); 2],
     /// Bytes resident in an idle agent.
     agent: u64,
     gateway_after: Growth,
@@ -85,14 +82,21 @@ impl FleetFigures {
                 format!("{:.1} KiB", self.per_edge as f64 / 1024.0),
             ),
             (
-                format!("gateway, resident for each of {} hostile edges", hostile::PEERS),
-                format!("{:.1} KiB", self.per_hostile as f64 / 1024.0),
-            ),
-            (
                 "agent, resident".to_owned(),
                 format!("{:.1} MiB", self.agent as f64 / 1024.0 / 1024.0),
             ),
         ];
+        for (kind, per_hostile) in self.per_hostile {
+            let what = format!(
+                "gateway, resident for each of {} hostile edges, by {}",
+                hostile::PEERS,
+                name(kind)
+            );
+            lines.insert(
+                lines.len() - 1,
+                (what, format!("{:.1} KiB", per_hostile as f64 / 1024.0)),
+            );
+        }
         for (who, growth) in [("gateway", self.gateway_after), ("agent", self.edge_after)] {
             let [before, _, after] = growth.0;
             let [first, again] = growth.steps().map(|step| step * 100.0);
@@ -115,12 +119,14 @@ impl FleetFigures {
                 self.per_edge
             ));
         }
-        if self.per_hostile > hostile::PER_PEER {
-            missed.push(format!(
-                "{} bytes for each hostile edge, the bar is {}",
-                self.per_hostile,
-                hostile::PER_PEER
-            ));
+        for (kind, per_hostile) in self.per_hostile {
+            if per_hostile > hostile::PER_PEER {
+                missed.push(format!(
+                    "{per_hostile} bytes for each hostile edge by {}, the bar is {}",
+                    name(kind),
+                    hostile::PER_PEER
+                ));
+            }
         }
         if self.agent > AGENT {
             missed.push(format!(
@@ -164,14 +170,10 @@ pub(crate) async fn measure(edges: usize, backends: Backends, dir: &Path) -> any
     ensure!(fleet.len() == edges, "an edge of the fleet lost its session");
     drop(fleet);
 
-    // A gateway of its own: in the other, what the fleet has left would be used again.
-    let own = dir.join("hostile");
-    std::fs::create_dir(&own)?;
-    let (other, serve) = Ours::start(&own).await?;
-    let token = other
-        .cloud(&["token", "create", "--uses", &hostile::PEERS.to_string()])
-        .await?;
-    let per_hostile = hostile::measure(serve.pid()?, token.parse()?).await?;
+    let mut per_hostile = [(CarrierKind::Quic, 0), (CarrierKind::Tls, 0)];
+    for (kind, measured) in &mut per_hostile {
+        *measured = hostile_edges(*kind, &dir.join(kind.to_string())).await?;
+    }
     Ok(FleetFigures {
         edges,
         per_edge: full.saturating_sub(empty) / edges as u64,
@@ -180,6 +182,23 @@ pub(crate) async fn measure(edges: usize, backends: Backends, dir: &Path) -> any
         gateway_after: Growth([a.0, b.0, c.0]),
         edge_after: Growth([a.1, b.1, c.1]),
     })
+}
+
+/// Against a gateway of their own: in another, what was held before would be used again.
+async fn hostile_edges(kind: CarrierKind, dir: &Path) -> anyhow::Result<u64> {
+    std::fs::create_dir(dir)?;
+    let (gateway, serve) = Ours::start(dir).await?;
+    let token = gateway
+        .cloud(&["token", "create", "--uses", &hostile::PEERS.to_string()])
+        .await?;
+    hostile::measure(serve.pid()?, token.parse()?, kind).await
+}
+
+fn name(kind: CarrierKind) -> &'static str {
+    match kind {
+        CarrierKind::Quic => "QUIC",
+        CarrierKind::Tls => "TLS",
+    }
 }
 
 /// Memory and descriptors of a process, once it holds no more of the connections that have just ended.
@@ -202,7 +221,7 @@ async fn held(pid: u32) -> anyhow::Result<Held> {
 
 /// Enrols edges and keeps their sessions, all in this process.
 async fn idle_edges(count: usize, token: JoinToken) -> anyhow::Result<JoinSet<()>> {
-    let dialer = Dialer::bind(0, Limits::edge())?;
+    let dialer = Dialer::bind(0, Proxies::none())?.only(Some(CarrierKind::Quic));
     let token = Arc::new(token);
     let gate = Arc::new(Semaphore::new(AT_ONCE));
     let mut enrolling = JoinSet::new();
@@ -233,31 +252,18 @@ async fn idle_edge(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<(Opened
 pub(crate) async fn member(dialer: &Dialer, token: &JoinToken) -> anyhow::Result<Connection> {
     let now = UnixTime::from(std::time::SystemTime::now());
     let floor = TimeFloor::new(now, None);
-    let tls = client_config_enrol(token.pin(), &floor)?;
-    let connection = dialer.dial(token.gateways(), tls).await?;
-    let shown = connection
-        .peer_identity()
-        .and_then(|identity| {
-            identity
-                .downcast::<Vec<rustls_pki_types::CertificateDer<'static>>>()
-                .ok()
-        })
-        .context("the gateway shows no certificate")?;
-    let (root, _) = GatewayIdentity::from_pinned_chain(&shown, &token.pin(), &floor)?;
-    let mut exporter = [0; 32];
-    connection
-        .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
-        .map_err(|_| anyhow::anyhow!("no exporter"))?;
+    let dial = async |tls| dialer.dial(token.gateways(), &tls, Patience::default()).await;
+    let connection = dial(client_config_enrol(token.pin(), &floor)?).await?;
+    let (root, _) = GatewayIdentity::from_pinned_chain(&connection.peer_chain(), &token.pin(), &floor)?;
     let key = PrivateKey::generate()?;
-    let request = EnrolRequest::build(token, &ChannelBinding::new(exporter), &key, None)?;
-    let answer = exchange::ask(&connection.clone().into(), &Request::Enrol(request).encode()?).await?;
+    let request = EnrolRequest::build(token, &connection.channel_binding()?, &key, None)?;
+    let answer = exchange::ask(&connection, &Request::Enrol(request).encode()?).await?;
     let issued = match Reply::decode(&answer)? {
         Reply::Issued(issued) => issued,
         Reply::Refused(refusal) => return Err(refusal.into()),
     };
     let credential = Credential::new(issued.chain, key)?;
-    let tls = client_config_node(&root, &credential, &floor, Alpn::Tunnel)?;
-    Ok(dialer.dial(token.gateways(), tls).await?)
+    Ok(dial(client_config_node(&root, &credential, &floor, Alpn::Tunnel)?).await?)
 }
 
 async fn session(connection: Connection) -> anyhow::Result<(Opened, Driver)> {

@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::{BufMut, Bytes, BytesMut};
-use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
-use tunnel_carrier::quic::{Dialer, Limits};
+use tunnel_carrier::{CarrierKind, Connection, Dialer, tls};
 use tunnel_identity::JoinToken;
 use tunnel_model::{Offer, Reason, Refusal, Service};
 use tunnel_proto::{
@@ -31,14 +30,20 @@ const DATAGRAM: usize = 1_000;
 const VOID: u64 = 1_200;
 /// The longest text that a message may have.
 const TEXT: usize = 256;
+/// What a gateway takes over TLS of a stream that it has not looked at, in bytes.
+const UNASKED: usize = 12 * 1024;
+/// How many headers a gateway reads at once.
+const LOOKED_AT: usize = 16;
+/// Until no more room for streams is told.
+const NO_MORE_ROOM: Duration = Duration::from_millis(500);
 /// How long the gateway is watched afterwards: below the ten seconds after which it gives up on what never ends.
 const WATCHED: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes that a gateway holds for each of so many such edges, at the most.
-pub(crate) async fn measure(gateway: u32, token: JoinToken) -> anyhow::Result<u64> {
-    eprintln!("hostile: {PEERS} edges");
-    let dialer = Dialer::bind(0, Limits::edge())?;
+/// Bytes that a gateway holds for each of so many such edges that come this way, at the most.
+pub(crate) async fn measure(gateway: u32, token: JoinToken, kind: CarrierKind) -> anyhow::Result<u64> {
+    eprintln!("hostile: {PEERS} edges by {kind}");
+    let dialer = Dialer::bind(0, tls::Proxies::none())?.only(Some(kind));
     let token = Arc::new(token);
     let before = resident(gateway)?;
     let mut peers = JoinSet::new();
@@ -61,10 +66,9 @@ pub(crate) async fn measure(gateway: u32, token: JoinToken) -> anyhow::Result<u6
         most = most.max(resident(gateway)?);
     }
     for peer in &kept {
-        anyhow::ensure!(
-            peer.connection.close_reason().is_none(),
-            "a hostile edge was cut before it was measured"
-        );
+        if let Some(why) = peer.cut() {
+            anyhow::bail!("a hostile edge was cut before it was measured: {why}");
+        }
     }
     Ok(most.saturating_sub(before) / PEERS as u64)
 }
@@ -72,13 +76,13 @@ pub(crate) async fn measure(gateway: u32, token: JoinToken) -> anyhow::Result<u6
 /// An edge that stays within the protocol and has nothing but bad intentions.
 struct Peer {
     connection: Connection,
-    _streams: Vec<(SendStream, RecvStream)>,
+    _streams: Vec<Stream>,
 }
 
 impl Peer {
     /// Has the gateway hold as much as it can be made to.
     async fn pin(connection: Connection) -> anyhow::Result<Self> {
-        let (mut send, mut recv) = connection.open_bi().await?;
+        let mut control = Stream::open(&connection).await?.context("no room for one stream")?;
         let mut said = BytesMut::new();
         said.put(Control::Hello(hello()).encode());
         said.put(Control::Offer(large_offer()?).encode());
@@ -92,27 +96,83 @@ impl Peer {
             );
         }
         said.put(Control::Ping(7).encode());
-        send.write_all(&said).await?;
-        answered(&mut recv, &Control::Pong(7)).await?;
+        control.write(&said).await?;
+        answered(&mut control, &Control::Pong(7)).await?;
         // A frame that is as long as one may be, and never ends.
-        send.write_all(&unfinished(MAX_CONTROL_FRAME)).await?;
-        let mut streams = vec![(send, recv)];
+        control.write(&unfinished(MAX_CONTROL_FRAME)).await?;
+        let mut streams = vec![control];
         // As many as the gateway lets it open.
-        while let Ok(opened) = timeout(Duration::ZERO, connection.open_bi()).await {
-            let (mut send, recv) = opened?;
-            // Headers that never end either.
-            send.write_all(&unfinished(MAX_HEADER_FRAME)).await?;
-            streams.push((send, recv));
+        while let Some(mut stream) = Stream::open(&connection).await? {
+            // Headers that never end either; or more than a header, where the gateway has too many to look at.
+            stream.write(&unfinished(MAX_HEADER_FRAME)).await?;
+            if matches!(stream, Stream::Tls(..)) && streams.len() > LOOKED_AT {
+                stream.write(&vec![7; UNASKED - MAX_HEADER_FRAME]).await?;
+            }
+            streams.push(stream);
         }
-        for id in 0..DATAGRAMS {
-            connection
-                .send_datagram_wait(encode_datagram(StreamId(id), &[7; DATAGRAM]))
-                .await?;
+        if let Connection::Quic(connection) = &connection {
+            for id in 0..DATAGRAMS {
+                connection
+                    .send_datagram_wait(encode_datagram(StreamId(id), &[7; DATAGRAM]))
+                    .await?;
+            }
         }
         Ok(Self {
             connection,
             _streams: streams,
         })
+    }
+
+    /// Why it was cut off, if it was.
+    fn cut(&self) -> Option<String> {
+        match &self.connection {
+            Connection::Quic(connection) => connection.close_reason().map(|why| why.to_string()),
+            Connection::Tls(connection) => connection.close_reason().map(|why| why.to_string()),
+        }
+    }
+}
+
+/// A stream, over either carrier.
+enum Stream {
+    Quic(quinn::SendStream, quinn::RecvStream),
+    Tls(tls::SendStream, tls::RecvStream),
+}
+
+impl Stream {
+    /// Nothing, if the gateway has no room for another.
+    async fn open(connection: &Connection) -> anyhow::Result<Option<Self>> {
+        match connection {
+            Connection::Quic(connection) => match timeout(NO_MORE_ROOM, connection.open_bi()).await {
+                Ok(opened) => {
+                    let (send, recv) = opened?;
+                    Ok(Some(Self::Quic(send, recv)))
+                }
+                Err(_) => Ok(None),
+            },
+            Connection::Tls(connection) => match timeout(NO_MORE_ROOM, connection.open_bi()).await {
+                Ok(opened) => {
+                    let (send, recv) = opened?;
+                    Ok(Some(Self::Tls(send, recv)))
+                }
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Quic(send, _) => send.write_all(bytes).await?,
+            Self::Tls(send, _) => send.write_all(bytes).await?,
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> anyhow::Result<Bytes> {
+        let chunk = match self {
+            Self::Quic(_, recv) => recv.read_chunk(MAX_CONTROL_FRAME, true).await?.map(|chunk| chunk.bytes),
+            Self::Tls(_, recv) => recv.read_chunk(MAX_CONTROL_FRAME).await?,
+        };
+        chunk.context("the gateway ended the session")
     }
 }
 
@@ -161,7 +221,7 @@ fn unfinished(length: usize) -> Bytes {
 }
 
 /// Reads until the gateway says this.
-async fn answered(recv: &mut RecvStream, wanted: &Control) -> anyhow::Result<()> {
+async fn answered(control: &mut Stream, wanted: &Control) -> anyhow::Result<()> {
     let mut reader = FrameReader::new(MAX_CONTROL_FRAME);
     loop {
         while let Some(frame) = reader.next_frame()? {
@@ -169,7 +229,6 @@ async fn answered(recv: &mut RecvStream, wanted: &Control) -> anyhow::Result<()>
                 return Ok(());
             }
         }
-        let chunk = recv.read_chunk(MAX_CONTROL_FRAME, true).await?;
-        reader.push(&chunk.context("the gateway ended the session")?.bytes);
+        reader.push(&control.read().await?);
     }
 }

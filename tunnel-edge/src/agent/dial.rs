@@ -2,26 +2,34 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::info;
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info};
 use tunnel_carrier::{CarrierKind, Connection, DialError, Patience, Tunnel};
 use tunnel_identity::tls::Alpn;
+use tunnel_proto::{Silence, Suspicion};
 
-use super::{
-    SOMEWHERE, Settings, Shared,
-    health::{SILENT, noted},
-    network::source_towards,
-};
+use super::{SOMEWHERE, Settings, Shared, health::noted, network::source_towards};
 
 /// While streams wait, the gateway is dialled anew this often: with a handshake and the first byte behind it, what waits goes on
 /// within a second of the link's return.
 pub(super) const DIAL_AGAIN: Duration = Duration::from_millis(750);
-/// For how long nothing comes, after something was sent, until the connection may be of no use.
-const DARK: Duration = Duration::from_secs(2);
-/// And for how many round trips, where these are long.
-const DARK_ROUND_TRIPS: u32 = 4;
-/// Between two looks at the connection.
-const EVERY: Duration = Duration::from_millis(500);
+/// The same with jitter, as a share of it: not every edge that misses one gateway is to knock at the same moments.
+const AGAIN_JITTER: std::ops::RangeInclusive<f64> = 0.75..=1.0;
+/// Those whose connections fell silent together spread their first attempts over so long.
+const SPREAD: Duration = Duration::from_millis(250);
+/// Between two looks at a connection with streams, and at one without.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_IDLE: Duration = Duration::from_millis(500);
+
+/// What is known of those who wait for a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waiting {
+    /// There are streams among them.
+    pub(super) streams: bool,
+    /// The round trip of the connection that they had until now.
+    pub(super) rtt: Option<Duration>,
+}
 
 /// Dials once; or, while streams wait, again and again beside the attempts that may still come through, so that they go on
 /// a moment after the link is back and not when the retransmissions of an old attempt have come round to it. What got
@@ -30,12 +38,15 @@ pub(super) async fn dial(
     shared: &Shared,
     settings: &Settings,
     tls: &rustls::ClientConfig,
-    streams_wait: bool,
+    waiting: Waiting,
 ) -> Result<Connection, DialError> {
     let source = source_towards(shared.state.borrow().gateway.unwrap_or(SOMEWHERE));
     let patience = Patience {
         blocked: shared.networks().get(source, shared.identity.now()).is_blocked(),
-        again: streams_wait.then_some(DIAL_AGAIN),
+        rtt: waiting.rtt,
+        again: waiting
+            .streams
+            .then(|| DIAL_AGAIN.mul_f64(rand::rng().random_range(AGAIN_JITTER))),
     };
     let connection = shared.dialer.dial(&settings.gateways, tls, patience).await?;
     if !shared.dialer.may_go_by(CarrierKind::Quic) {
@@ -54,20 +65,27 @@ pub(super) async fn dial(
 /// says something again. The old one would find out by itself that the link is back, but the longer that was away the longer
 /// it waits between two looks (RFC 9002 section 6.2).
 pub(super) async fn replacement(shared: &Shared, settings: &Settings, tunnel: &Tunnel) -> Connection {
-    let mut silence = Silence::new(tunnel);
+    let mut watch = Watch::new(tunnel);
     loop {
-        silence.long(tunnel).await;
+        let rtt = watch.until_dark().await;
+        debug!("the connection says nothing, dialling another beside it");
         tokio::select! {
-            connection = again_and_again(shared, settings) => return connection,
-            () = silence.broken(tunnel) => {}
+            connection = again_and_again(shared, settings, rtt) => return connection,
+            () = watch.while_dark() => {}
         }
     }
 }
 
-async fn again_and_again(shared: &Shared, settings: &Settings) -> Connection {
+async fn again_and_again(shared: &Shared, settings: &Settings, rtt: Duration) -> Connection {
+    let waiting = Waiting {
+        streams: true,
+        rtt: Some(rtt),
+    };
+    let spread = SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0));
+    sleep(spread).await;
     loop {
         if let Ok(tls) = shared.identity.tls(Alpn::Tunnel)
-            && let Ok(connection) = dial(shared, settings, &tls, true).await
+            && let Ok(connection) = dial(shared, settings, &tls, waiting).await
         {
             return connection;
         }
@@ -75,69 +93,47 @@ async fn again_and_again(shared: &Shared, settings: &Settings) -> Connection {
     }
 }
 
-/// What a connection has heard, and since when it has been waiting for an answer.
-struct Silence {
-    sent: u64,
-    received: u64,
-    asked: Option<Instant>,
-    quiet_since: Instant,
-    /// What had been received when the gateway was last asked for a sign of life.
-    checked: u64,
+/// Looks at a connection again and again.
+struct Watch<'a> {
+    tunnel: &'a Tunnel,
+    silence: Silence,
+    pause: Duration,
 }
 
-impl Silence {
-    fn new(tunnel: &Tunnel) -> Self {
-        let (sent, received) = tunnel
-            .status()
-            .map_or((0, 0), |status| (status.sent_bytes, status.received_bytes));
+impl<'a> Watch<'a> {
+    fn new(tunnel: &'a Tunnel) -> Self {
+        let counted = tunnel.counted().unwrap_or_default();
         Self {
-            sent,
-            received,
-            asked: None,
-            quiet_since: Instant::now(),
-            checked: received,
+            tunnel,
+            silence: Silence::new(counted, Instant::now().into_std()),
+            pause: LOOK_IDLE,
         }
     }
 
-    /// Resolves when nothing has come for long, although something was sent while a stream was open. Where much has come and
-    /// then nothing, something is sent once.
-    async fn long(&mut self, tunnel: &Tunnel) {
-        let mut looks = looks();
+    /// Resolves when it may be of no use, with its round trip.
+    async fn until_dark(&mut self) -> Duration {
         loop {
-            looks.tick().await;
-            let Some(status) = tunnel.status() else { continue };
-            if status.received_bytes != self.received || status.streams == 0 {
-                let checked = self.checked;
-                *self = Self::new(tunnel);
-                self.checked = checked;
-            } else if status.sent_bytes != self.sent {
-                let asked = *self.asked.get_or_insert_with(Instant::now);
-                if asked.elapsed() >= DARK.max(status.rtt * DARK_ROUND_TRIPS) {
-                    return;
-                }
-            } else if self.quiet_since.elapsed() >= DARK && self.received.saturating_sub(self.checked) > SILENT {
-                // What came has ended, or does not come through any more. Nobody waits for the answer itself.
-                self.checked = self.received;
-                let _ = timeout(Duration::ZERO, tunnel.ping()).await;
+            match self.look().await {
+                (Suspicion::None, _) => {}
+                // Whatever comes is an answer: nobody waits for this one.
+                (Suspicion::Ask, _) => drop(timeout(Duration::ZERO, self.tunnel.ping()).await),
+                (Suspicion::Dark, rtt) => return rtt,
             }
         }
     }
 
     /// Resolves when something has come.
-    async fn broken(&mut self, tunnel: &Tunnel) {
-        let mut looks = looks();
-        while tunnel
-            .status()
-            .is_none_or(|status| status.received_bytes == self.received)
-        {
-            looks.tick().await;
-        }
-        *self = Self::new(tunnel);
+    async fn while_dark(&mut self) {
+        while self.look().await.0 == Suspicion::Dark {}
     }
-}
 
-fn looks() -> tokio::time::Interval {
-    let mut looks = interval(EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+    async fn look(&mut self) -> (Suspicion, Duration) {
+        loop {
+            sleep(self.pause).await;
+            // Without a connection there is nothing to look at, and somebody else dials.
+            let Some(counted) = self.tunnel.counted() else { continue };
+            self.pause = if counted.streams == 0 { LOOK_IDLE } else { LOOK };
+            return (self.silence.look(counted, Instant::now().into_std()), counted.rtt);
+        }
+    }
 }

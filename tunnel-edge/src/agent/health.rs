@@ -21,7 +21,7 @@ const MIGRATION: Duration = Duration::from_secs(2);
 /// A question and what belongs to it have been sent and acknowledged by then.
 const ASKED: Duration = Duration::from_secs(2);
 /// More than the end of a round takes, in bytes both ways; what moved more was no silence.
-pub(super) const SILENT: u64 = 600;
+const SILENT: u64 = 600;
 
 /// The carrier is to be given up.
 pub(super) struct Dead {

@@ -12,7 +12,7 @@ use tunnel_proto::{Config, Hello, Side, VERSIONS};
 
 use super::{
     Settings, Shared,
-    dial::{DIAL_AGAIN, dial},
+    dial::{DIAL_AGAIN, Waiting, dial},
     fallback::Returns,
     network::source_towards,
     silence::SHORTEST,
@@ -167,7 +167,13 @@ pub(super) async fn connect(shared: &Shared, kept: &mut Option<Kept>) -> Result<
     let session = kept.get_or_insert_with(Kept::new);
     let connection = match session.next.take() {
         Some((epoch, connection)) if epoch == settings.epoch => connection,
-        _ => dial(shared, &settings, &tls, session.has_streams()).await?,
+        _ => {
+            let waiting = Waiting {
+                streams: session.has_streams(),
+                rtt: None,
+            };
+            dial(shared, &settings, &tls, waiting).await?
+        }
     };
     session.dialled += 1;
     let hello = hello(session.name, session.dialled);

@@ -18,3 +18,28 @@ pub use limits::Limits;
 pub use link_rate::LinkRate;
 pub use peer::{channel_binding, peer_chain};
 pub use server::{Accepted, Purpose, Server};
+
+/// Frames sent that the peer acknowledges (RFC 9000 section 13.2).
+pub(crate) fn asked(stats: &quinn::ConnectionStats) -> u64 {
+    let sent = &stats.frame_tx;
+    [
+        sent.crypto,
+        sent.data_blocked,
+        sent.datagram,
+        sent.max_data,
+        sent.max_stream_data,
+        sent.max_streams_bidi,
+        sent.max_streams_uni,
+        sent.new_connection_id,
+        sent.path_challenge,
+        sent.path_response,
+        sent.ping,
+        sent.reset_stream,
+        sent.retire_connection_id,
+        sent.stop_sending,
+        sent.stream,
+        sent.stream_data_blocked,
+    ]
+    .iter()
+    .sum()
+}

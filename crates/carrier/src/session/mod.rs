@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
-use tunnel_proto::{Config, OfferError, Open, OpenError, Rate, Session, Side};
+use tunnel_proto::{Config, Counted, OfferError, Open, OpenError, Rate, Session, Side};
 
 use self::shared::{Shared, now};
 pub use self::{
@@ -295,6 +295,23 @@ impl Tunnel {
     /// Breaks every stream of a class, at both ends.
     pub fn cut_class(&self, class: Class, refusal: &Refusal) {
         self.shared.with(|state| state.session.cut_class(class, refusal));
+    }
+
+    /// What a [`Silence`](tunnel_proto::Silence) is judged by; nothing while there is no connection.
+    pub fn counted(&self) -> Option<Counted> {
+        let stats = self.shared.connection.load_full()?.stats();
+        let (moved, streams, interactive) = self.shared.with_quietly(|state| {
+            let session = &state.session;
+            (session.moved(), session.open_streams(), session.interactive_streams())
+        });
+        Some(Counted {
+            asked: stats.asked,
+            received: stats.received_bytes,
+            moved,
+            rtt: stats.rtt,
+            streams,
+            interactive,
+        })
     }
 
     /// How it is doing; nothing while there is no connection.

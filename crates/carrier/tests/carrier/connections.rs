@@ -15,10 +15,10 @@ use tunnel_carrier::{
 };
 use tunnel_identity::tls::{self, ALPN_TUNNEL, Alpn};
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
-use tunnel_model::{GatewayAddr, Reason, Refusal};
-use tunnel_proto::{Config, Control, Side, StreamId};
+use tunnel_model::{Class, GatewayAddr, Reason, Refusal};
+use tunnel_proto::{Config, Control, Open, Side, StreamId};
 
-use crate::cluster::{Cluster, PATIENCE, Pair, floor, greet, hash, hello, noise, soon};
+use crate::cluster::{Cluster, PATIENCE, Pair, connect, floor, greet, hash, hello, noise, open, soon};
 
 #[tokio::test]
 async fn a_dead_address_does_not_keep_the_edge_from_a_live_one() {
@@ -350,4 +350,40 @@ async fn transfer(near: tunnel_carrier::Stream, far: tunnel_carrier::Stream, dis
 
 fn gateway(address: SocketAddr) -> GatewayAddr {
     address.to_string().parse().unwrap()
+}
+
+/// A silence is judged by what was asked, and an acknowledgement asks nothing.
+#[tokio::test]
+async fn what_is_received_and_acknowledged_asks_nothing_and_a_ping_does() {
+    let mut pair = Pair::new().await;
+    let open = Open {
+        class: Class::Interactive,
+        ..open("port:22")
+    };
+    let (near, mut far) = tokio::join!(connect(&pair.gateway.tunnel, &open), pair.edge.accept());
+    let mut near = near.unwrap();
+    let edge = &pair.edge.tunnel;
+    let counted = || edge.counted().unwrap();
+    // At first the connection asks how large its packets may be.
+    soon("a line that is only acknowledged", async {
+        loop {
+            let (before, sent) = (counted(), edge.status().unwrap().sent_bytes);
+            near.write_all(b"a line").await.unwrap();
+            far.read_exact(&mut [0; 6]).await.unwrap();
+            while edge.status().unwrap().sent_bytes == sent {
+                tokio::task::yield_now().await;
+            }
+            let after = counted();
+            assert_eq!(after.moved, before.moved + 6);
+            assert!(after.received > before.received);
+            if after.asked == before.asked {
+                break;
+            }
+        }
+    })
+    .await;
+    let before = counted();
+    assert_eq!((before.streams, before.interactive), (1, 1));
+    soon("a pong", edge.ping()).await.unwrap();
+    assert!(counted().asked > before.asked);
 }

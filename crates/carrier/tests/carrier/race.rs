@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{net::UdpSocket, time::Duration};
 
 use tunnel_carrier::{
     CarrierKind, Connection, DialError, Dialer, Patience,
@@ -43,8 +43,36 @@ async fn where_the_one_way_is_closed_the_other_is_not_tried_and_not_blamed() {
     }
 }
 
+/// TLS is tried almost at once then, and QUIC is taken all the same.
+#[tokio::test]
+async fn an_edge_that_knows_its_round_trip_goes_by_quic_where_both_get_through() {
+    let gateway = Gateway::start();
+    for _ in 0..5 {
+        let connection = soon("a connection", gateway.dial(&[&gateway.udp, &gateway.tcp], None, NEAR)).await;
+        assert_eq!(connection.unwrap().kind(), CarrierKind::Quic);
+    }
+}
+
+#[tokio::test]
+async fn an_edge_goes_by_tls_where_udp_is_silent_whatever_it_knows() {
+    let gateway = Gateway::start();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nowhere = silent.local_addr().unwrap().to_string().parse().unwrap();
+    for patience in [Patience::default(), BLOCKED, NEAR] {
+        let connection = soon("a connection", gateway.dial(&[&nowhere, &gateway.tcp], None, patience)).await;
+        assert_eq!(connection.unwrap().kind(), CarrierKind::Tls, "{patience:?}");
+    }
+}
+
+const NEAR: Patience = Patience {
+    blocked: false,
+    rtt: Some(Duration::from_millis(1)),
+    again: Some(Duration::from_millis(750)),
+};
+
 const BLOCKED: Patience = Patience {
     blocked: true,
+    rtt: None,
     again: Some(Duration::from_millis(50)),
 };
 

@@ -176,7 +176,17 @@ impl Session {
     /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
     /// What is sent again on another carrier counts once.
     pub fn take_moved(&mut self) -> [u64; Class::ALL.len()] {
-        std::mem::take(&mut self.moved)
+        let mut since = self.moved;
+        for (since, told) in since.iter_mut().zip(self.moved_told) {
+            *since -= told;
+        }
+        self.moved_told = self.moved;
+        since
+    }
+
+    /// The same of all classes together, since the session began.
+    pub fn moved(&self) -> u64 {
+        self.moved.iter().sum()
     }
 
     /// Notes that a direction has ended cleanly at this position.

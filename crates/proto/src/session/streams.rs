@@ -99,6 +99,17 @@ impl Session {
         }
     }
 
+    /// How many streams are open: those with a direction that has not ended here.
+    pub fn open_streams(&self) -> usize {
+        self.open
+    }
+
+    /// How many of them somebody may be typing on.
+    pub fn interactive_streams(&self) -> usize {
+        let typed = |stream: &&Stream| stream.class == Class::Interactive && !stream.over;
+        self.streams.values().filter(typed).count()
+    }
+
     /// Opens a stream: write the bytes first on a new stream of the carrier, data may follow at once.
     pub fn open(&mut self, open: &Open) -> Result<(StreamId, Bytes), OpenError> {
         if !self.is_up() {

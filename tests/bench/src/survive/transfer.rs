@@ -32,7 +32,8 @@ const CHUNK: usize = 16 * 1024;
 /// How much to send each way.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Amount {
-    Bytes(u64),
+    /// As fast as it goes, until it is stopped and so many bytes were sent.
+    AtLeast(u64),
     /// Until it is stopped, so many bytes each second.
     Trickle(u32),
 }
@@ -130,16 +131,10 @@ impl Transfer {
         [0, 1].map(|end: usize| self.both.arrived[end].load(Ordering::Relaxed))
     }
 
-    pub(super) fn total(&self) -> u64 {
-        self.arrived().iter().sum()
-    }
-
-    /// Waits until something has arrived at each end that had not at this moment, unless it has all; how long that took
-    /// there.
+    /// Waits until something has arrived at each end that had not at this moment; how long that took there.
     pub(super) async fn go_on(&self, within: Duration) -> anyhow::Result<[Duration; 2]> {
         let (before, begin) = (self.arrived(), Instant::now());
-        let has_all = |arrived| matches!(self.both.amount, Amount::Bytes(all) if arrived == all);
-        let mut took = before.map(|arrived| has_all(arrived).then_some(Duration::ZERO));
+        let mut took = [None; 2];
         let mut looks = interval(Duration::from_millis(5));
         let going = async {
             loop {
@@ -185,19 +180,20 @@ impl Transfer {
         self.near.is_finished() || self.far.is_finished()
     }
 
-    /// No more is sent.
+    /// No more is sent than was to be sent at least.
     pub(super) fn stop(&self) {
         self.both.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for both ends, and gives how many bytes went both ways together, if each that was sent has arrived once.
-    pub(super) async fn whole(self, within: Duration) -> anyhow::Result<u64> {
+    /// Waits for both ends, and gives how many bytes arrived at the near end and at the far end, if each that was sent has
+    /// arrived once.
+    pub(super) async fn whole(self, within: Duration) -> anyhow::Result<[u64; 2]> {
         let ends = async { tokio::try_join!(self.near, self.far) };
         let (near, far) = timeout(within, ends).await.context("the stream does not end")??;
         let ([near_sent, near_got], [far_sent, far_got]) = (near?, far?);
         ensure!(near_got == far_sent, "towards the caller: {near_got:?} of {far_sent:?}");
         ensure!(far_got == near_sent, "to the target: {far_got:?} of {near_sent:?}");
-        Ok(near_got.bytes + far_got.bytes)
+        Ok([near_got.bytes, far_got.bytes])
     }
 }
 
@@ -226,18 +222,19 @@ async fn send(mut to: OwnedWriteHalf, both: &Both, seed: u64) -> anyhow::Result<
     let mut chunk = vec![0; CHUNK];
     let (mut bytes, begin) = (0_u64, Instant::now());
     let mut ticks = interval(Duration::from_millis(20));
-    while !both.stopped.load(Ordering::Relaxed) {
+    let least = match both.amount {
+        Amount::AtLeast(least) => least,
+        Amount::Trickle(_) => 0,
+    };
+    while bytes < least || !both.stopped.load(Ordering::Relaxed) {
         let length = match both.amount {
-            Amount::Bytes(all) => (all - bytes).min(CHUNK as u64),
+            Amount::AtLeast(_) => CHUNK as u64,
             Amount::Trickle(rate) => {
                 ticks.tick().await;
                 let due = u64::try_from(begin.elapsed().as_millis())? * u64::from(rate) / 1000;
                 due.saturating_sub(bytes).min(CHUNK as u64)
             }
         };
-        if length == 0 && matches!(both.amount, Amount::Bytes(_)) {
-            break;
-        }
         let chunk = &mut chunk[..usize::try_from(length)?];
         noise.fill(chunk);
         to.write_all(chunk).await?;
