@@ -141,7 +141,7 @@ impl Session {
         if self.require(carrier).is_err() {
             return Ok(Incoming::Refused(encode_reply(&Err(cut()))));
         }
-        let (id, open, again) = match header {
+        let (id, mut open, again) = match header {
             Header::Open { id, open, again } => (id, open, again),
             Header::Resume(position) => return self.handle_reattached(position),
         };
@@ -159,6 +159,8 @@ impl Session {
             self.gone.note(id, &refusal);
             return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
         }
+        // What is sent of it here must not pass for the session's own messages.
+        open.class = open.class.max(Class::Interactive);
         let mut stream = Stream::new(open.class, carrier);
         match early {
             Some(Early::Reset(reason)) => {
