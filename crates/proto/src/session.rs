@@ -431,15 +431,6 @@ impl Session {
         self.open
     }
 
-    /// How many of them are of each class, in the order of [`Class::ALL`].
-    pub fn open_by_class(&self) -> [usize; Class::ALL.len()] {
-        let mut open = [0; Class::ALL.len()];
-        for stream in self.streams.values().filter(|stream| !stream.over) {
-            open[stream.class as usize] += 1;
-        }
-        open
-    }
-
     /// Whether there is a carrier.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Up { .. })

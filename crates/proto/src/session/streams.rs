@@ -236,6 +236,15 @@ impl Session {
         }
     }
 
+    /// How many streams are open, by class, in the order of [`Class::ALL`].
+    pub fn open_by_class(&self) -> [usize; Class::ALL.len()] {
+        let mut open = [0; Class::ALL.len()];
+        for stream in self.streams.values().filter(|stream| !stream.over) {
+            open[stream.class as usize] += 1;
+        }
+        open
+    }
+
     /// Breaks every stream of a class that has not ended, at both ends.
     pub fn cut_class(&mut self, class: Class, refusal: &Refusal) {
         let of_class = |stream: &Stream| stream.class == class && !stream.over;
