@@ -1,7 +1,8 @@
 //! What the link has carried today, and how much it may: by class, and in all.
 //!
-//! A day is one of UTC. The count is kept in `budget.json` of the state directory, so that a restart spends nothing twice;
-//! what was carried in the last minute before a power cut is lost to it.
+//! A day is one of UTC. The count is kept in `budget.json` of the state directory, so that a restart spends nothing twice.
+//! A power cut takes from it what was carried in the minute before, or, where the link was as good as idle, up to
+//! [`WORTH_KEEPING`] of the quarter of an hour before.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,10 @@ use tunnel_daemon::file::{self, Mode};
 use tunnel_identity::UnixTime;
 use tunnel_model::{Class, Reason, Refusal};
 
-use crate::config::LinkBudget;
+use crate::config::{Bytes, LinkBudget};
+
+/// What is worth a write to a flash card, in bytes; less, where it is more than a hundredth of a budget.
+pub(crate) const WORTH_KEEPING: u64 = 64 * 1024;
 
 /// What was carried on one day, both ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,20 @@ impl Account {
             *self = Self::new(now);
         }
         self.carried.add(more);
+    }
+
+    /// Whether so much was carried since this was kept that it is to be kept anew.
+    pub(crate) fn is_far_from(&self, kept: &Self, budget: &LinkBudget) -> bool {
+        let far = |now: u64, kept: u64, budget: Option<Bytes>| {
+            let hundredth = budget.map_or(WORTH_KEEPING, |budget| budget.0.div_ceil(100));
+            now.saturating_sub(kept) >= WORTH_KEEPING.min(hundredth.max(1))
+        };
+        let of = |account: &Self, class| account.carried.classes.get(&class).copied().unwrap_or_default();
+        self.day != kept.day
+            || far(self.carried.all, kept.carried.all, budget.all)
+            || Class::ALL
+                .into_iter()
+                .any(|class| far(of(self, class), of(kept, class), budget.of(class)))
     }
 
     /// Why streams of a class are not let through any more today, where they are not.
@@ -159,6 +177,28 @@ mod tests {
         account.take_in(&carried(7, Class::Api, 4), tomorrow);
         assert_eq!(account.carried, carried(7, Class::Api, 4));
         assert_ne!(account.day, day(NOW));
+    }
+
+    #[test]
+    fn what_is_kept_anew_is_a_new_day_64_kib_or_a_hundredth_of_a_budget() {
+        let kept = Account::new(NOW);
+        let is_far = |more: Carried, text: &str| {
+            let mut account = kept.clone();
+            account.take_in(&more, NOW);
+            account.is_far_from(&kept, &budget(text))
+        };
+        let of_packets = |all| carried(all, Class::Api, 0);
+        assert!(!is_far(of_packets(0), "all = \"1B\""));
+        assert!(!is_far(of_packets(WORTH_KEEPING - 1), ""));
+        assert!(is_far(of_packets(WORTH_KEEPING), ""));
+        assert!(is_far(of_packets(WORTH_KEEPING), "all = \"1GB\""));
+        assert!(!is_far(of_packets(9_999), "all = \"1MB\""));
+        assert!(is_far(of_packets(10_000), "all = \"1MB\""));
+        assert!(!is_far(carried(1_000, Class::Api, 1_000), "metrics = \"10kB\""));
+        assert!(is_far(carried(1_000, Class::Metrics, 100), "metrics = \"10kB\""));
+        let mut tomorrow = kept.clone();
+        tomorrow.take_in(&Carried::default(), NOW.plus(Duration::from_secs(24 * 60 * 60)));
+        assert!(tomorrow.is_far_from(&kept, &LinkBudget::default()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
@@ -13,6 +14,13 @@ const BUFFER: usize = 4 * 1024 * 1024;
 
 /// The longest packet of UDP, in bytes, and more.
 pub const MAX_PACKET: usize = 0xffff;
+
+/// After how much silence in both directions a flow is over, and a client forgotten: everybody on its way keeps to the same.
+/// Resolvers and NATs wait no longer (RFC 4787 section 4.3 allows two minutes at least for what has no well-known port).
+pub const IDLE: Duration = Duration::from_secs(60);
+
+/// Likewise while the target has said nothing: so whoever invents clients holds their places for a shorter time.
+pub const IDLE_UNANSWERED: Duration = Duration::from_secs(30);
 
 /// A socket for packets of clients. An IPv6 wildcard takes IPv4 too. Needs a tokio runtime.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {

@@ -48,6 +48,7 @@ pub use credential::{Credential, Secret};
 pub use door::Door;
 pub use metrics::{IngressMetrics, Way};
 pub use server::{CONNECTIONS, Limits, serve};
+pub use session::NotDialled;
 pub use tls::Tls;
 pub use tunnel_daemon::listen::listen;
 
@@ -80,6 +81,11 @@ pub trait Dial: Send + Sync + 'static {
     /// Where a host leads that a caller asks for, as far as this caller may know of it. With it comes the port that the
     /// caller wrote, which of a service is the caller's own affair.
     fn destination(&self, principal: &Principal, host: Host, port: u16) -> Result<Destination, Refusal>;
+
+    /// How urgent a stream there is, where nobody has chosen a class for it.
+    fn class(&self, destination: &Destination) -> Class {
+        destination.target.class()
+    }
 
     /// What is said to a caller whose host is none. It is not looked up anywhere.
     fn no_host(&self, error: &ParseHostError) -> Refusal {

@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tunnel_daemon::shutdown::Tasks;
 use tunnel_identity::UserIdentity;
-use tunnel_model::{Class, DEFAULT_SERVICES, Destination, Host, Principal, Refusal, Target, TraceId};
+use tunnel_model::{Class, Destination, Host, Principal, Refusal, TraceId};
 
 use super::{
     Credential, Dial, DialRequest, Dialled, Door, IngressMetrics, Limits, Way,
@@ -47,7 +47,8 @@ enum Begin {
 }
 
 /// Why there is no stream.
-pub(crate) enum NotDialled {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDialled {
     /// The caller is to be told.
     Refused(Refusal),
     /// There is nobody left to tell.
@@ -118,13 +119,9 @@ impl<D: Dial> Session<D> {
         &self,
         client: &mut Client,
         ahead: &mut BytesMut,
-        way: Way,
-        principal: Principal,
-        destination: Destination,
-        trace: TraceId,
+        request: DialRequest,
     ) -> Result<D::Stream, NotDialled> {
-        let dialling = self.behind.dial(self.request(way, principal, destination, trace));
-        unless_gone(client, ahead, dialling).await
+        unless_gone(client, ahead, self.behind.dial(request)).await
     }
 
     /// Opens a stream and waits for its target.
@@ -132,24 +129,26 @@ impl<D: Dial> Session<D> {
         &self,
         client: &mut Client,
         ahead: &mut BytesMut,
-        way: Way,
-        principal: Principal,
-        destination: Destination,
-        trace: TraceId,
+        request: DialRequest,
     ) -> Result<D::Stream, NotDialled> {
         let connecting = async {
-            let mut stream = self
-                .behind
-                .dial(self.request(way, principal, destination, trace))
-                .await?;
+            let mut stream = self.behind.dial(request).await?;
             stream.established().await?;
             Ok(stream)
         };
         unless_gone(client, ahead, connecting).await
     }
 
-    fn request(&self, way: Way, principal: Principal, destination: Destination, trace: TraceId) -> DialRequest {
-        let class = class_of(&destination.target);
+    /// A wish of this caller's, of the class that was chosen for it if one was.
+    pub(crate) fn request(
+        &self,
+        way: Way,
+        principal: Principal,
+        destination: Destination,
+        class: Option<Class>,
+        trace: TraceId,
+    ) -> DialRequest {
+        let class = class.unwrap_or_else(|| self.behind.class(&destination));
         DialRequest {
             principal,
             destination,
@@ -174,39 +173,12 @@ impl<D: Dial> Session<D> {
 
 /// Waits for a stream, or for the caller to give up on it. What the caller sends ahead is kept.
 pub(crate) async fn unless_gone<S>(
-    client: &mut Client,
+    client: &mut (impl AsyncRead + Unpin),
     ahead: &mut BytesMut,
     opening: impl Future<Output = Result<S, Refusal>>,
 ) -> Result<S, NotDialled> {
     tokio::select! {
         opened = opening => opened.map_err(NotDialled::Refused),
         _ = broken(client, ahead) => Err(NotDialled::CallerGone),
-    }
-}
-
-/// The class of a stream to this target; the services that every edge has are ranked as their ports are.
-pub(super) fn class_of(target: &Target) -> Class {
-    match target {
-        Target::Port(port) | Target::UdpPort(port) => Class::of_port(*port),
-        Target::Tcp(address) | Target::Udp(address) => Class::of_port(address.port()),
-        Target::Service(name) => {
-            let known = DEFAULT_SERVICES.iter().find(|(known, _)| *known == name.as_str());
-            known.map_or_else(Class::default, |&(_, port)| Class::of_port(port))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keystroke_ranks_above_a_request_and_a_request_above_a_scrape() {
-        let class = |target: &str| class_of(&target.parse().unwrap());
-        assert_eq!(class("port:22"), Class::Interactive);
-        assert_eq!(class("service:ssh"), Class::Interactive);
-        assert_eq!(class("service:node-exporter"), Class::Metrics);
-        assert_eq!(class("service:web"), Class::Api);
-        assert_eq!(class("tcp:10.0.0.1:22"), Class::Interactive);
     }
 }

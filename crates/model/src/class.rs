@@ -1,5 +1,7 @@
 //! The rank of a stream.
 
+use std::{borrow::Cow, fmt, str::FromStr};
+
 /// How urgent a stream is, most urgent first. The sender of each direction orders by it.
 #[derive(
     Debug,
@@ -55,8 +57,93 @@ impl Class {
     }
 }
 
-impl std::fmt::Display for Class {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A class that somebody has chosen for a stream: any but that of the session's own messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ChosenClass(Class);
+
+/// A text is no class that a stream may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no class of a stream; write interactive, api, metrics or bulk")]
+pub struct ParseClassError;
+
+impl ChosenClass {
+    /// Those that there are, most urgent first.
+    const ALL: [Class; 4] = [Class::Interactive, Class::Api, Class::Metrics, Class::Bulk];
+
+    /// The class.
+    pub fn get(self) -> Class {
+        self.0
+    }
+
+    /// As it is written in a number of a message, where 0 is none.
+    pub fn from_wire(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| *class as u32 == number).map(Self)
+    }
+}
+
+impl FromStr for ChosenClass {
+    type Err = ParseClassError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|class| class.as_str() == text);
+        named.map(Self).ok_or(ParseClassError)
+    }
+}
+
+impl TryFrom<String> for ChosenClass {
+    type Error = ParseClassError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ChosenClass> for String {
+    fn from(class: ChosenClass) -> Self {
+        class.to_string()
+    }
+}
+
+impl fmt::Display for ChosenClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl schemars::JsonSchema for ChosenClass {
+    fn schema_name() -> Cow<'static, str> {
+        "ChosenClass".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "enum": Self::ALL.map(Class::as_str),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_chooses_the_class_of_the_sessions_own_messages() {
+        for class in Class::ALL {
+            let chosen = class.as_str().parse::<ChosenClass>().ok();
+            assert_eq!(chosen.map(ChosenClass::get), (class != Class::Control).then_some(class));
+            assert_eq!(ChosenClass::from_wire(class as u32), chosen);
+        }
+        for bad in ["", " bulk", "Bulk", "bulk,api", "3", "default"] {
+            assert_eq!(bad.parse::<ChosenClass>(), Err(ParseClassError), "{bad:?}");
+        }
+        assert_eq!(ChosenClass::from_wire(5), None);
     }
 }

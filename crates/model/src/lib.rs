@@ -45,7 +45,7 @@ mod target;
 
 pub use address::{GatewayAddr, HostPort, ParseAddressError};
 pub use allow::{AllowList, AllowRule, ParseAllowError};
-pub use class::Class;
+pub use class::{ChosenClass, Class, ParseClassError};
 pub use deny::{DenyList, DenyRule, ParseDenyError};
 pub use destination::{Destination, ParseDestinationError};
 pub use directory::{Change, Delta, Directory, NodeRecord, NodeState, Revision};

@@ -1,6 +1,6 @@
 //! Services: targets with a name; and all that an edge offers.
 
-use crate::{Encoding, HostPort, Protocol, ServiceName, Subnet, Target};
+use crate::{ChosenClass, Encoding, HostPort, Protocol, ServiceName, Subnet, Target};
 
 /// Something on the edge's side that may be reached by name.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -19,6 +19,9 @@ pub struct Service {
     /// Whether its streams are compressed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub compress: bool,
+    /// The class of its streams, where their callers name none; that of its port unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ChosenClass>,
 }
 
 impl Service {
@@ -30,6 +33,7 @@ impl Service {
             protocol: Protocol::Tcp,
             scrape: false,
             compress: false,
+            class: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{HostPort, ParseAddressError, Protocol, ServiceName, address::parse_port};
+use crate::{Class, DEFAULT_SERVICES, HostPort, ParseAddressError, Protocol, ServiceName, address::parse_port};
 
 /// What a stream or a flow of datagrams asks for, as the gateway sends it and the edge resolves it.
 ///
@@ -45,6 +45,18 @@ impl Target {
             Self::Service(_) => None,
             Self::Port(_) | Self::Tcp(_) => Some(Protocol::Tcp),
             Self::UdpPort(_) | Self::Udp(_) => Some(Protocol::Udp),
+        }
+    }
+
+    /// The class of a stream to it when nobody says otherwise; the services that every edge has are ranked as their ports are.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Port(port) | Self::UdpPort(port) => Class::of_port(*port),
+            Self::Tcp(address) | Self::Udp(address) => Class::of_port(address.port()),
+            Self::Service(name) => {
+                let known = DEFAULT_SERVICES.iter().find(|(known, _)| *known == name.as_str());
+                known.map_or_else(Class::default, |&(_, port)| Class::of_port(port))
+            }
         }
     }
 }
@@ -146,5 +158,15 @@ mod tests {
         ] {
             assert!(bad.parse::<Target>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_keystroke_ranks_above_a_request_and_a_request_above_a_scrape() {
+        let class = |target: &str| target.parse::<Target>().unwrap().class();
+        assert_eq!(class("port:22"), Class::Interactive);
+        assert_eq!(class("service:ssh"), Class::Interactive);
+        assert_eq!(class("service:node-exporter"), Class::Metrics);
+        assert_eq!(class("service:web"), Class::Api);
+        assert_eq!(class("tcp:10.0.0.1:22"), Class::Interactive);
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use tunnel_model::{
-    Class, Encoding, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service, SessionId,
-    Target, TraceId,
+    ChosenClass, Class, Encoding, HostPort, LinkLoss, LossCause, NodeName, Offer, Protocol, Reason, Refusal, Service,
+    SessionId, Target, TraceId,
 };
 
 use crate::{MAX_CONTROL_FRAME, Rate, frame, hello::Hello, stream::StreamId};
@@ -368,6 +368,7 @@ fn write_offer(offer: &Offer) -> wire::Offer {
         target: service.target.to_string(),
         protocol: write_protocol(service.protocol),
         encoding: write_encoding(service.encoding()),
+        class: service.class.map_or(0, |class| class.get() as u32),
     };
     wire::Offer {
         services: offer.services.iter().map(service).collect(),
@@ -438,6 +439,7 @@ fn read_service(service: &wire::Service, protocol: Protocol) -> Option<Service> 
         protocol,
         scrape: encoding == Encoding::Scrapes,
         compress: encoding == Encoding::Compressed,
+        class: ChosenClass::from_wire(service.class),
         ..Service::new(service.name.parse().ok()?, service.target.parse::<HostPort>().ok()?)
     })
 }

@@ -2,12 +2,12 @@
 
 mod rights;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tunnel_model::{
-    ClusterId, Destination, GroupName, Labels, LossCause, NodeId, NodeName, Protocol, Service, Subnet, Target, TokenId,
-    UserName, Zone,
+    ChosenClass, Class, ClusterId, Destination, GroupName, Labels, LossCause, NodeId, NodeName, Protocol, Service,
+    Subnet, Target, TokenId, UserName, Zone,
 };
 
 pub use crate::directory::RouteState;
@@ -310,6 +310,9 @@ pub struct CreateForward {
     /// What it takes from callers.
     #[serde(default)]
     pub protocol: Protocol,
+    /// How urgent its streams are, where that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ChosenClass>,
     /// Whether other machines may be able to use it.
     #[serde(default)]
     pub public: bool,
@@ -345,6 +348,9 @@ pub struct Status {
     pub nodes: NodeCounts,
     /// When the issuing authority has to be rotated at the latest.
     pub authority_expires_at: String,
+    /// Streams that callers have open, by class; those that have none are left out.
+    #[serde(default)]
+    pub streams_by_class: BTreeMap<Class, usize>,
     /// What the running gateway says.
     #[serde(flatten)]
     pub gateway: GatewayStatus,
@@ -403,6 +409,9 @@ pub struct ForwardView {
     pub target: Target,
     /// What it takes from callers.
     pub protocol: Protocol,
+    /// How urgent its streams are, where that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ChosenClass>,
 }
 
 /// `POST /v1/backup`

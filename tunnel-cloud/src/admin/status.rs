@@ -1,14 +1,16 @@
 //! How things are, and copies of the store.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, body::Bytes, extract::State};
-use tunnel_model::NodeState;
+use tunnel_model::{Class, NodeState};
 
 use super::{
     AppState,
     api::{Backup, Done, NodeCounts, Status},
     error::{Answer, bad_request, read},
 };
-use crate::{directory::LiveDirectory, store::Node};
+use crate::{dial::Grants, directory::LiveDirectory, store::Node};
 
 pub(super) async fn status(State(app): State<AppState>) -> Answer<Status> {
     let authority = &app.state.authority;
@@ -18,6 +20,11 @@ pub(super) async fn status(State(app): State<AppState>) -> Answer<Status> {
         zone: app.config.zone.clone(),
         nodes: count(&app.state.directory),
         authority_expires_at: authority.validity().not_after.to_string(),
+        streams_by_class: app
+            .gateway
+            .as_ref()
+            .map(|gateway| by_class(&gateway.grants))
+            .unwrap_or_default(),
         gateway: app.sessions()?.status(),
     }))
 }
@@ -42,4 +49,12 @@ fn count(directory: &LiveDirectory) -> NodeCounts {
         offline: nodes.len() - online - revoked,
         revoked,
     }
+}
+
+fn by_class(grants: &Grants) -> BTreeMap<Class, usize> {
+    let mut classes = BTreeMap::new();
+    for grant in grants.list() {
+        *classes.entry(grant.class).or_default() += 1;
+    }
+    classes
 }

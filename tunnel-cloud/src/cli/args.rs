@@ -7,7 +7,7 @@ use tunnel_daemon::{
     cli::{ConfigCommand, GenerateCommand},
     output::OutputArg,
 };
-use tunnel_model::{GatewayAddr, GroupName, Labels, NodeName, Protocol, Subnet, Target, UserName, Zone};
+use tunnel_model::{ChosenClass, GatewayAddr, GroupName, Labels, NodeName, Protocol, Subnet, Target, UserName, Zone};
 
 use crate::audit::chain::RecordHash;
 use crate::config::parse_target;
@@ -159,6 +159,9 @@ pub struct ForwardArgs {
     /// Where to listen; port 0 is any that is free
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// How urgent its streams are: interactive, api, metrics or bulk; as the target says unless given
+    #[arg(long)]
+    pub class: Option<ChosenClass>,
     /// Let it be an address that other machines reach; whoever reaches it acts as an administrator there
     #[arg(long)]
     pub public: bool,

@@ -10,12 +10,18 @@ use super::{args::ForwardArgs, gateway::Gateway};
 use crate::admin::api::{CreateForward, ForwardOpened};
 
 pub(super) async fn run(gateway: &Gateway, args: ForwardArgs, format: OutputFormat) -> Result<(), CliError> {
-    let ForwardArgs { to, listen, public } = args;
+    let ForwardArgs {
+        to,
+        listen,
+        class,
+        public,
+    } = args;
     let wanted = CreateForward {
         listen,
         node: to.node,
         target: to.target,
         protocol: to.protocol,
+        class,
         public,
     };
     let mut answer = gateway.follow(Method::POST, "/v1/forwards", Some(&wanted)).await?;

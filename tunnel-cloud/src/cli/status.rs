@@ -29,8 +29,11 @@ fn table(status: &Status) -> Table {
         .row(["nodes online", &status.nodes.online.to_string()])
         .row(["nodes offline", &status.nodes.offline.to_string()])
         .row(["nodes revoked", &status.nodes.revoked.to_string()])
-        .row(["streams", &status.gateway.streams.to_string()])
-        .row(["authority expires", &status.authority_expires_at]);
+        .row(["streams", &status.gateway.streams.to_string()]);
+    for (class, streams) in &status.streams_by_class {
+        table.row([&format!("streams, {class}"), &streams.to_string()]);
+    }
+    table.row(["authority expires", &status.authority_expires_at]);
     table
 }
 

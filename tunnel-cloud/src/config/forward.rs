@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tunnel_model::{Destination, HostPort, NodeName, Protocol, Target, UserName};
+use tunnel_model::{ChosenClass, Destination, HostPort, NodeName, Protocol, Target, UserName};
 
 /// One table `forward`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct RawForward {
     /// tcp or udp; tcp unless the target says udp
     #[serde(default)]
     pub protocol: Option<Protocol>,
+    /// How urgent its streams are: interactive, api, metrics or bulk; as the target says unless set
+    #[serde(default)]
+    pub class: Option<ChosenClass>,
     /// On whose behalf: user:NAME; unless set, callers count as their addresses do
     #[serde(default, rename = "as")]
     pub on_behalf_of: Option<String>,
@@ -35,6 +38,9 @@ pub struct Forward {
     pub target: Target,
     /// What it takes from callers, and what the target takes.
     pub protocol: Protocol,
+    /// How urgent its streams are, where that was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<ChosenClass>,
     /// The user on whose behalf it leads there; where there is none, callers count as their addresses do.
     #[serde(
         rename = "as",
@@ -64,6 +70,7 @@ impl Forward {
             node: raw.node,
             target,
             protocol,
+            class: raw.class,
             user,
         })
     }

@@ -46,7 +46,7 @@ use tunnel_carrier::Tunnel;
 use tunnel_daemon::memory::MemoryGuard;
 use tunnel_ingress::{Credential, Dial, DialFlow, DialRequest, Tls};
 use tunnel_model::{
-    Destination, Encoding, Host, HostPort, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target,
+    Class, Destination, Encoding, Host, HostPort, NodeName, Policy, Principal, Protocol, Reason, Refusal, Rule, Target,
     UserName, Verdict, Zone,
 };
 use tunnel_proto::Open;
@@ -409,6 +409,15 @@ impl Dial for Gateway {
         let node = route::node_towards(&self.directory, may, principal, Protocol::Tcp, (ip, port).into())?;
         let target = Target::Tcp(HostPort::from_ip(ip, port));
         Ok(Destination { node, target })
+    }
+
+    fn class(&self, destination: &Destination) -> Class {
+        let chosen = || {
+            let node = self.directory.reach(&destination.node).ok()?;
+            let tunnel = self.registry.get(node)?;
+            self.registry.class(node, &tunnel, &destination.target)
+        };
+        chosen().unwrap_or_else(|| destination.target.class())
     }
 
     async fn dial(&self, request: DialRequest) -> Result<Self::Stream, Refusal> {

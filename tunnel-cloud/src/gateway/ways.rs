@@ -19,7 +19,7 @@ use tunnel_ingress::{
     Door, IngressMetrics,
     forward::{Asker, Forward, udp},
 };
-use tunnel_model::{ADMINS, Principal, Protocol};
+use tunnel_model::{ADMINS, ChosenClass, Principal, Protocol};
 
 use super::cannot_listen;
 use crate::{
@@ -227,6 +227,7 @@ fn view(forward: &config::Forward, listen: SocketAddr) -> ForwardView {
         node: forward.node.clone(),
         target: forward.target.clone(),
         protocol: forward.protocol,
+        class: forward.class,
     }
 }
 
@@ -279,6 +280,7 @@ impl Ways {
             Arc::new(Forward {
                 destination: forward.destination(),
                 asker: forward.user.clone().map_or(Asker::Caller, Asker::User),
+                class: forward.class.map(ChosenClass::get),
                 closed: cut,
             })
         };
@@ -396,6 +398,7 @@ impl Ways {
         let forward = Arc::new(Forward {
             destination: wanted.destination(),
             asker: Asker::Known(operator()?),
+            class: wanted.class.map(ChosenClass::get),
             closed: closed.clone(),
         });
         let (serving, local): (BoxFuture<'static, io::Result<()>>, _) = match wanted.protocol {

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tracing::debug;
 use tunnel_carrier::{Answer, Incoming, relay};
+use tunnel_daemon::udp;
 use tunnel_ingress::{Dial, DialFlow, DialRequest, Dialled, Way};
 use tunnel_model::{Class, Destination, Encoding, NodeId, NodeName, Principal, Protocol, Reason, Refusal, Target};
 use tunnel_proto::Open;
@@ -65,7 +66,7 @@ async fn serve_flow(context: &Context, opener: &Opener, open: Open, mut answer: 
     };
     let dialled = unless_abandoned(context, &mut answer, dialling).await;
     match dialled {
-        Ok(far) => Err(flows::join(answer.accept_flow().await?, far, flows::IDLE).await),
+        Ok(far) => Err(flows::join(answer.accept_flow().await?, far, udp::IDLE).await),
         Err(refusal) => refuse(answer, refusal).await,
     }
 }

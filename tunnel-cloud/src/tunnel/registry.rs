@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tunnel_carrier::{Carrier, Tunnel};
-use tunnel_model::{Encoding, NodeId, Offer, Reason, Refusal, Service, SessionId, Target};
+use tunnel_model::{ChosenClass, Class, Encoding, NodeId, Offer, Reason, Refusal, Service, SessionId, Target};
 
 use super::TunnelMetrics;
 
@@ -29,9 +29,9 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub struct Registry {
     live: Mutex<HashMap<NodeId, Live>>,
-    /// The services of sessions where those of some need not travel as they are. What an earlier session offered is not here:
-    /// its edge may have been another version.
-    encoded: Mutex<HashMap<NodeId, (Tunnel, Vec<Service>)>>,
+    /// The services of sessions where those of some need not travel as they are, or are of a class that their edge has chosen.
+    /// What an earlier session offered is not here: its edge may have been another version.
+    special: Mutex<HashMap<NodeId, (Tunnel, Vec<Service>)>>,
     metrics: TunnelMetrics,
 }
 
@@ -40,7 +40,7 @@ impl Registry {
     pub fn new(metrics: TunnelMetrics) -> Self {
         Self {
             live: Mutex::default(),
-            encoded: Mutex::default(),
+            special: Mutex::default(),
             metrics,
         }
     }
@@ -63,16 +63,17 @@ impl Registry {
             live.remove(&node);
         }
         drop(live);
-        let mut encoded = self.lock_encoded();
-        if encoded.get(&node).is_some_and(|(of, _)| of.is_same(tunnel)) {
-            encoded.remove(&node);
+        let mut special = self.lock_special();
+        if special.get(&node).is_some_and(|(of, _)| of.is_same(tunnel)) {
+            special.remove(&node);
         }
     }
 
     /// Notes what the node offers in this session.
     pub(super) fn offered(&self, node: NodeId, tunnel: &Tunnel, offer: &Offer) {
-        let mut all = self.lock_encoded();
-        if offer.services.iter().any(|service| service.encoding() != Encoding::Raw) {
+        let mut all = self.lock_special();
+        let is_special = |service: &Service| service.encoding() != Encoding::Raw || service.class.is_some();
+        if offer.services.iter().any(is_special) {
             all.insert(node, (tunnel.clone(), offer.services.clone()));
         } else {
             all.remove(&node);
@@ -81,15 +82,31 @@ impl Registry {
 
     /// How streams to a target travel in this session of the node's.
     pub fn encoding(&self, node: NodeId, tunnel: &Tunnel, target: &Target) -> Encoding {
-        let all = self.lock_encoded();
-        let services = all.get(&node).filter(|(of, _)| of.is_same(tunnel));
-        // The first that is behind it, as the edge finds it.
-        let service = services.and_then(|(_, all)| all.iter().find(|service| service.is_behind(target)));
-        service.map(Service::encoding).unwrap_or_default()
+        let encoding = |service: &Service| Some(service.encoding());
+        self.of_service(node, tunnel, target, encoding).unwrap_or_default()
     }
 
-    fn lock_encoded(&self) -> MutexGuard<'_, HashMap<NodeId, (Tunnel, Vec<Service>)>> {
-        self.encoded.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The class of streams to a target that the node has chosen in this session.
+    pub fn class(&self, node: NodeId, tunnel: &Tunnel, target: &Target) -> Option<Class> {
+        let class = |service: &Service| service.class.map(ChosenClass::get);
+        self.of_service(node, tunnel, target, class)
+    }
+
+    fn of_service<T>(
+        &self,
+        node: NodeId,
+        tunnel: &Tunnel,
+        target: &Target,
+        read: impl FnOnce(&Service) -> Option<T>,
+    ) -> Option<T> {
+        let all = self.lock_special();
+        let (_, services) = all.get(&node).filter(|(of, _)| of.is_same(tunnel))?;
+        // The first that is behind it, as the edge finds it.
+        services.iter().find(|service| service.is_behind(target)).and_then(read)
+    }
+
+    fn lock_special(&self) -> MutexGuard<'_, HashMap<NodeId, (Tunnel, Vec<Service>)>> {
+        self.special.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node's session of this name, if it is not over.

@@ -19,8 +19,10 @@ use crate::{
 
 /// Between two counts: a link may carry so much more than its budget.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// Between two times that the account is written down.
+/// Between two times that the account is written down, where much was carried.
 const KEPT_EVERY: Duration = Duration::from_secs(60);
+/// Likewise where there was little, such as the signs of life of an idle link: each write wears a flash card.
+const KEPT_IDLE_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// The account of the day.
 #[derive(Debug)]
@@ -71,8 +73,14 @@ impl Accounts {
                 None => inner.spent.retain(|spent| *spent != class),
             }
         }
-        if inner.kept_at.elapsed() >= KEPT_EVERY {
-            self.keep(&mut inner);
+        self.keep_if_due(&mut inner, budget);
+    }
+
+    fn keep_if_due(&self, inner: &mut Inner, budget: &LinkBudget) {
+        let since = inner.kept_at.elapsed();
+        let much = || inner.account.is_far_from(&inner.kept, budget);
+        if since >= KEPT_IDLE_EVERY || since >= KEPT_EVERY && much() {
+            self.keep(inner);
         }
     }
 
@@ -129,5 +137,47 @@ impl Counted {
             all: all.saturating_sub(before),
             classes: classes.filter(|(_, bytes)| *bytes > 0).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::budget::WORTH_KEEPING;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    #[tokio::test(start_paused = true)]
+    async fn much_is_kept_within_a_minute_little_within_a_quarter_of_an_hour_and_all_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let accounts = Accounts::open(dir.path(), NOW);
+        let kept = || Book::new(dir.path()).open(NOW).carried.all;
+        let mut all = 0;
+        for (bytes, minutes) in [(WORTH_KEEPING, 1), (WORTH_KEEPING - 1, 15), (1, 15)] {
+            let before = kept();
+            carry(&accounts, bytes);
+            all += bytes;
+            advance(Duration::from_secs(minutes * 60 - 1)).await;
+            carry(&accounts, 0);
+            assert_eq!(kept(), before, "{bytes} bytes, too early");
+            advance(Duration::from_secs(1)).await;
+            carry(&accounts, 0);
+            assert_eq!(kept(), all, "{bytes} bytes");
+        }
+        carry(&accounts, 5);
+        accounts.close();
+        assert_eq!(kept(), all + 5);
+    }
+
+    fn carry(accounts: &Accounts, all: u64) {
+        let mut inner = accounts.inner();
+        let carried = Carried {
+            all,
+            ..Carried::default()
+        };
+        inner.account.take_in(&carried, NOW);
+        accounts.keep_if_due(&mut inner, &LinkBudget::default());
     }
 }

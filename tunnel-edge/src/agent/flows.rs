@@ -13,9 +13,6 @@ use tunnel_daemon::udp;
 use tunnel_model::{Reason, Refusal};
 use tunnel_proto::MAX_PACKET;
 
-/// After how much silence in both directions a flow is over; resolvers and NATs wait no longer (RFC 4787 section 4.3
-/// allows two minutes at least for what has no well-known port).
-pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// Packets that are taken from the socket before the flow has its turn.
 const BATCH: usize = 64;
 

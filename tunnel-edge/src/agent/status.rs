@@ -1,6 +1,6 @@
 //! Figures of an agent, for its operator.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tunnel_carrier::Tunnel;
@@ -101,6 +101,9 @@ pub struct Link {
     pub mtu: u16,
     /// Streams that are open.
     pub streams: usize,
+    /// How many of them are of each class; classes that have none are left out.
+    #[serde(default)]
+    pub classes: BTreeMap<Class, usize>,
     /// Bytes of UDP or TCP payload sent.
     pub sent_bytes: u64,
     /// Bytes of UDP or TCP payload received.
@@ -114,11 +117,17 @@ impl Status {
         let state = shared.state.borrow().clone();
         let settings = Arc::clone(&shared.settings.borrow());
         let status = state.tunnel.as_ref().and_then(Tunnel::status);
+        let classes = state.tunnel.as_ref().map(Tunnel::open_by_class).unwrap_or_default();
         let link = status.map(|status| Link {
             carrier: status.carrier.to_string(),
             rtt_ms: status.rtt.as_secs_f64() * 1000.0,
             mtu: status.mtu,
             streams: status.streams,
+            classes: Class::ALL
+                .into_iter()
+                .zip(classes)
+                .filter(|(_, open)| *open > 0)
+                .collect(),
             sent_bytes: status.sent_bytes,
             received_bytes: status.received_bytes,
             lost_packets: status.lost_packets,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::{TcpStream, UdpSocket};
 use tracing::{debug, info};
 use tunnel_carrier::{Answer, Incoming, Relayed, relay_until};
+use tunnel_daemon::udp;
 use tunnel_model::{Encoding, Protocol, Reason, Refusal};
 use tunnel_proto::Open;
 
@@ -131,7 +132,7 @@ async fn join_packets(
     let _open = shared.metrics.stream_opened();
     let cutting = shared.tasks.cutting();
     Ok(cutting
-        .run_until_cancelled(flows::relay(socket, flow, flows::IDLE, lost))
+        .run_until_cancelled(flows::relay(socket, flow, udp::IDLE, lost))
         .await)
 }
 

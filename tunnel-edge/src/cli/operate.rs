@@ -164,6 +164,9 @@ fn status_table(status: &Status) -> Table {
             row("mtu", &link.mtu.to_string());
         }
         row("streams", &link.streams.to_string());
+        for (class, streams) in &link.classes {
+            row(&format!("streams, {class}"), &streams.to_string());
+        }
         row("sent", &format!("{} bytes", link.sent_bytes));
         row("received", &format!("{} bytes", link.received_bytes));
         row("lost", &format!("{} packets", link.lost_packets));

@@ -14,7 +14,7 @@ use tunnel_daemon::{
     config::{ConfigError, Source},
     listen::require_local,
 };
-use tunnel_model::Protocol;
+use tunnel_model::{ChosenClass, Protocol};
 
 use crate::outbound::RemoteService;
 
@@ -34,6 +34,9 @@ pub struct RawListen {
     /// By which protocol clients and the service speak, tcp or udp; tcp unless set
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+    /// How urgent its streams are: interactive, api, metrics or bulk; as the service's name says unless set
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<ChosenClass>,
 }
 
 /// A listener for one service beyond the gateway.
@@ -45,6 +48,8 @@ pub struct Listener {
     pub service: RemoteService,
     /// By what.
     pub protocol: Protocol,
+    /// How urgent its streams are, where that was chosen.
+    pub class: Option<ChosenClass>,
 }
 
 /// The tables as written, `[listen]` or `[[listen]]`.
@@ -67,6 +72,7 @@ impl RawListens {
             listen: Some(listener.listen),
             service: Some(listener.service.clone()),
             protocol: (listener.protocol != Protocol::default()).then_some(listener.protocol),
+            class: listener.class,
         });
         let tables: Vec<_> = metrics.into_iter().chain(listeners).collect();
         let list = tables.len() > 1;
@@ -100,6 +106,7 @@ impl RawListens {
                         listen,
                         service,
                         protocol,
+                        class: table.class,
                     });
                 }
                 (Some(_), None) => {
@@ -108,11 +115,13 @@ impl RawListens {
                 (None, Some(_)) => {
                     return Err(source.invalid(&format!("{at}.service"), "nobody can reach it; add the key `listen`"));
                 }
-                (None, None) if table.protocol.is_some() => {
-                    let why = "it belongs to a listener; add the keys `listen` and `service`";
-                    return Err(source.invalid(&format!("{at}.protocol"), why));
+                (None, None) => {
+                    let set = [("protocol", table.protocol.is_some()), ("class", table.class.is_some())];
+                    if let Some((key, _)) = set.into_iter().find(|(_, set)| *set) {
+                        let why = "it belongs to a listener; add the keys `listen` and `service`";
+                        return Err(source.invalid(&format!("{at}.{key}"), why));
+                    }
                 }
-                (None, None) => {}
             }
         }
         Ok((metrics, listeners))

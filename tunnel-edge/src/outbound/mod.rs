@@ -9,10 +9,18 @@ mod packets;
 pub(crate) mod proxy;
 mod service;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::BytesMut;
 use tokio::{
-    io::Interest,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UdpSocket},
 };
 use tracing::{debug, info};
@@ -21,7 +29,8 @@ use tunnel_daemon::{
     accept::{AcceptMetrics, Acceptor},
     listen, udp,
 };
-use tunnel_model::{Class, NodeName, Protocol, Reason, Refusal, Target, TraceId};
+use tunnel_ingress::{Dialled, NotDialled, forward};
+use tunnel_model::{ChosenClass, Class, NodeName, Protocol, Reason, Refusal, Target, TraceId};
 use tunnel_proto::Open;
 
 use self::news::News;
@@ -39,8 +48,35 @@ const CONNECTIONS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
-    service: RemoteService,
+    wanted: Wanted,
     port: Port,
+}
+
+/// What a listener leads to.
+#[derive(Debug, Clone)]
+struct Wanted {
+    service: RemoteService,
+    class: Class,
+}
+
+impl Wanted {
+    fn of(listener: &Listener) -> Self {
+        let service = listener.service.clone();
+        let named = || Target::Service(service.service.clone()).class();
+        Self {
+            class: listener.class.map_or_else(named, ChosenClass::get),
+            service,
+        }
+    }
+
+    /// What the gateway is asked for.
+    fn header(&self, protocol: Protocol, trace: TraceId) -> Open {
+        let target = Target::Service(self.service.service.clone());
+        Open {
+            protocol,
+            ..wish(self.service.node.clone(), target, self.class, trace)
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,36 +103,36 @@ pub(crate) fn bind(listener: &Listener, metrics: &AcceptMetrics) -> io::Result<B
     info!(listen = %address, protocol = %listener.protocol, service = %listener.service, "listening");
     Ok(Bound {
         address,
-        service: listener.service.clone(),
+        wanted: Wanted::of(listener),
         port,
     })
 }
 
 /// Serves clients until the agent stops.
 pub(crate) async fn run(shared: Arc<Shared>, bound: Bound) -> io::Result<()> {
-    let Bound { address, service, port } = bound;
-    let news = Arc::new(News::new(address, service.clone()));
+    let Bound { address, wanted, port } = bound;
+    let news = Arc::new(News::new(address, wanted.service.clone()));
     match port {
-        Port::Connections(acceptor) => accept(shared, acceptor, service, news).await,
-        Port::Packets(socket) => packets::run(shared, socket, service, news).await,
+        Port::Connections(acceptor) => accept(shared, acceptor, wanted, news).await,
+        Port::Packets(socket) => packets::run(shared, socket, wanted, news).await,
     }
 }
 
 async fn accept(
     shared: Arc<Shared>,
     mut acceptor: Acceptor<TcpListener>,
-    service: RemoteService,
+    wanted: Wanted,
     news: Arc<News>,
 ) -> io::Result<()> {
     let stopping = shared.tasks.stopping();
     while let Some(accepted) = stopping.run_until_cancelled(acceptor.accept()).await {
         let accepted = accepted?;
-        let (serving, service, news) = (Arc::clone(&shared), service.clone(), Arc::clone(&news));
+        let (serving, wanted, news) = (Arc::clone(&shared), wanted.clone(), Arc::clone(&news));
         let cutting = shared.tasks.cutting();
         shared.tasks.spawn(async move {
             let _permit = accepted.permit;
             // A connection that is dropped is reset.
-            let served = serve(&serving, &service, &news, accepted.io);
+            let served = serve(&serving, &wanted, &news, accepted.io);
             cutting.run_until_cancelled(served).await;
         });
     }
@@ -104,24 +140,30 @@ async fn accept(
 }
 
 /// Serves one connection to its end.
-async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local: TcpStream) {
-    let trace = TraceId::random(&mut rand::rng());
-    let reached = tokio::select! {
-        reached = reach(shared, service, trace) => reached,
-        // An error while waiting for one is one.
-        _ = local.ready(Interest::ERROR) => return debug!(%service, %trace, "the client went away before the service answered"),
+async fn serve(shared: &Shared, wanted: &Wanted, news: &News, mut local: TcpStream) {
+    let (service, trace) = (&wanted.service, TraceId::random(&mut rand::rng()));
+    let mut ahead = BytesMut::new();
+    let opening = reach(shared, wanted, trace);
+    let reached = match forward::open(&mut local, &mut ahead, opening).await {
+        Ok(outbound) => Ok(outbound),
+        Err(NotDialled::Refused(refusal)) => Err(refusal),
+        Err(NotDialled::CallerGone) => {
+            return debug!(%service, %trace, "the client went away before the service answered");
+        }
     };
     shared
         .metrics
         .went_out(reached.as_ref().map(drop).map_err(|refusal| refusal.reason));
-    let stream = match reached {
-        Ok(stream) => stream,
+    let Outbound { stream, sent } = match reached {
+        Ok(outbound) => outbound,
         Err(refusal) => return news.failed(&refusal, trace),
     };
     news.worked();
     debug!(%service, %trace, "stream opened");
     let _open = shared.metrics.stream_opened();
-    let relayed = relay(&mut local, stream).await;
+    let (from_local, to_local) = local.split();
+    let mut relayed = relay(&mut tokio::io::join((&ahead[..]).chain(from_local), to_local), stream).await;
+    relayed.sent += sent;
     shared.metrics.relayed(&relayed);
     match relayed.end {
         Ok(()) => listen::end_on_close(&local),
@@ -131,21 +173,47 @@ async fn serve(shared: &Shared, service: &RemoteService, news: &News, mut local:
     }
 }
 
-/// A stream to the service, which is there.
-async fn reach(shared: &Shared, service: &RemoteService, trace: TraceId) -> Result<Stream, Refusal> {
-    let open = header(service, Protocol::Tcp, trace);
-    let tunnel = shared.tunnel_for(open.class)?;
-    let mut stream = tunnel.open(&open, DIAL_DEADLINE).await?;
-    stream.established().await?;
-    Ok(stream)
+/// A stream to the service, which may not be there yet.
+async fn reach(shared: &Shared, wanted: &Wanted, trace: TraceId) -> Result<Outbound, Refusal> {
+    let tunnel = shared.tunnel_for(wanted.class)?;
+    let stream = tunnel.open(&wanted.header(Protocol::Tcp, trace), DIAL_DEADLINE).await?;
+    Ok(Outbound { stream, sent: 0 })
 }
 
-/// What the gateway is asked for, by a listener for one service.
-fn header(service: &RemoteService, protocol: Protocol, trace: TraceId) -> Open {
-    let target = Target::Service(service.service.clone());
-    Open {
-        protocol,
-        ..wish(service.node.clone(), target, Class::default(), trace)
+/// A stream to the gateway, and beyond it, while its target is awaited.
+struct Outbound {
+    stream: Stream,
+    /// What was said ahead, in bytes.
+    sent: u64,
+}
+
+impl Dialled for Outbound {
+    async fn established(&mut self) -> Result<(), Refusal> {
+        self.stream.established().await
+    }
+}
+
+impl AsyncRead for Outbound {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Outbound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &written {
+            self.sent += *count as u64;
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -12,17 +12,13 @@ use tokio::{
 };
 use tracing::debug;
 use tunnel_carrier::{Flow, Relayed};
-use tunnel_daemon::udp::MAX_PACKET;
+use tunnel_daemon::udp::{IDLE, IDLE_UNANSWERED, MAX_PACKET};
 use tunnel_model::{Protocol, Reason, Refusal, TraceId};
 
 use self::clients::{Clients, Life};
-use super::{DIAL_DEADLINE, News, RemoteService, header};
+use super::{DIAL_DEADLINE, News, Wanted};
 use crate::agent::Shared;
 
-/// After how much silence in both directions a client is forgotten. The gateway keeps to the same.
-const IDLE: Duration = Duration::from_secs(60);
-/// Likewise while the service has said nothing: so whoever invents clients holds their places for a shorter time.
-const IDLE_UNANSWERED: Duration = Duration::from_secs(30);
 /// Between two looks for clients that are gone.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Packets of a client that wait for its flow, beyond which those that arrive are dropped.
@@ -32,16 +28,11 @@ const BATCH: usize = 64;
 
 /// Serves the clients of a socket until the agent stops. What finds no room is dropped, as packets may be; a client that is
 /// refused hears nothing, and the log says why.
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    socket: UdpSocket,
-    service: RemoteService,
-    news: Arc<News>,
-) -> io::Result<()> {
+pub(super) async fn run(shared: Arc<Shared>, socket: UdpSocket, wanted: Wanted, news: Arc<News>) -> io::Result<()> {
     let stopping = shared.tasks.stopping();
     let port = Arc::new(Port {
         socket,
-        service,
+        wanted,
         news,
         shared,
     });
@@ -72,7 +63,7 @@ pub(super) async fn run(
 /// A socket and what lies behind it.
 struct Port {
     socket: UdpSocket,
-    service: RemoteService,
+    wanted: Wanted,
     news: Arc<News>,
     shared: Arc<Shared>,
 }
@@ -96,7 +87,7 @@ impl Port {
 
     /// Serves one client until its flow is over.
     async fn serve(&self, client: SocketAddr, mut packets: mpsc::Receiver<Bytes>, life: Arc<Life>) {
-        let (service, trace) = (&self.service, TraceId::random(&mut rand::rng()));
+        let (service, trace) = (&self.wanted.service, TraceId::random(&mut rand::rng()));
         let reached = tokio::select! {
             reached = self.reach(&mut packets, trace) => reached,
             () = life.over() => Err(gave_way()),
@@ -122,8 +113,8 @@ impl Port {
 
     /// A flow to the service, which is there. The packets that wait go out with the wish, for no round trip.
     async fn reach(&self, packets: &mut mpsc::Receiver<Bytes>, trace: TraceId) -> Result<Flow, Refusal> {
-        let open = header(&self.service, Protocol::Udp, trace);
-        let tunnel = self.shared.tunnel_for(open.class)?;
+        let tunnel = self.shared.tunnel_for(self.wanted.class)?;
+        let open = self.wanted.header(Protocol::Udp, trace);
         let mut flow = tunnel.open(&open, DIAL_DEADLINE).await?.into_flow();
         while let Ok(packet) = packets.try_recv() {
             flow.send(&packet);

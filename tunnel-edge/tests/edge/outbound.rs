@@ -6,7 +6,7 @@ use tokio::{
 };
 use tunnel_carrier::Flow;
 use tunnel_edge::{agent::Agent, config::Listener};
-use tunnel_model::{Protocol, Reason, Refusal, Target};
+use tunnel_model::{Class, Protocol, Reason, Refusal, Target};
 
 use crate::gateway::{Gateway, Session, soon};
 
@@ -28,6 +28,58 @@ async fn a_local_client_reaches_a_service_and_each_direction_ends_by_itself() {
     stream.write_all(b"answer").await.unwrap();
     stream.shutdown().await.unwrap();
     assert_eq!(read(&mut client).await.unwrap(), b"answer");
+}
+
+/// Across a long link, that is one round trip instead of two.
+#[tokio::test]
+async fn what_a_client_says_goes_out_before_the_service_has_answered() {
+    let mut gateway = Gateway::new();
+    let (agent, _state) = edge(&gateway, "registry");
+    let mut session = gateway.session().await;
+    soon("the first pong", agent.connected()).await;
+    let mut client = TcpStream::connect(agent.listening()[0]).await.unwrap();
+    let (_, answer) = next(&mut session).await;
+    let came = |session: &Session| session.tunnel.status().unwrap().received_bytes;
+    let before = came(&session);
+    client.write_all(&[7; 10_000]).await.unwrap();
+    soon("what the client says", async {
+        while came(&session) < before + 10_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut stream = answer.accept().await.unwrap();
+    client.write_all(&[8; 100_000]).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(
+        read(&mut stream).await.unwrap(),
+        [&[7; 10_000][..], &[8; 100_000]].concat()
+    );
+}
+
+#[tokio::test]
+async fn a_listeners_streams_are_of_the_class_that_it_or_its_service_names() {
+    let at = "127.0.0.1:0".parse().unwrap();
+    for (service, class, opened) in [
+        ("registry", None, Class::Api),
+        ("ssh.edge2", None, Class::Interactive),
+        ("ssh.edge2", "bulk".parse().ok(), Class::Bulk),
+    ] {
+        let mut gateway = Gateway::new();
+        let (agent, _state) = edge_with(
+            &gateway,
+            Listener {
+                class,
+                ..listener(at, service)
+            },
+        );
+        let mut session = gateway.session().await;
+        soon("the first pong", agent.connected()).await;
+        let _client = TcpStream::connect(agent.listening()[0]).await.unwrap();
+        let (open, _answer) = next(&mut session).await;
+        assert_eq!(open.class, opened, "{service}");
+        assert_eq!(agent.status().link.unwrap().classes.get(&opened), Some(&1));
+    }
 }
 
 /// N9
@@ -188,6 +240,7 @@ fn listener(listen: SocketAddr, service: &str) -> Listener {
         listen,
         service: service.parse().unwrap(),
         protocol: Protocol::Tcp,
+        class: None,
     }
 }
 

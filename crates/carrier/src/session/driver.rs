@@ -16,6 +16,7 @@ use super::{
     Answer, Incoming,
     flow::read_datagrams,
     greeting::{Carrier, MAX_CONTROL_READ, broken, why_lost},
+    priority,
     shared::{NewRecv, NewSend, Shared, State, now, superseded},
     stream::{Guard, Stream},
 };
@@ -359,6 +360,7 @@ async fn read_header(
     };
     match shared.with(|state| state.session.handle_open(&frame, carrier)) {
         Ok(tunnel_proto::Incoming::Stream { id, open }) => {
+            send.set_priority(priority(open.class));
             let guard = Guard::new(shared, id, false);
             let stream = Stream::accepted(guard, carrier, send, recv, rest);
             let answer = Answer {
@@ -435,6 +437,7 @@ async fn reattach(shared: Arc<Shared>, connection: Connection, carrier: u64, id:
 async fn go_on(shared: Arc<Shared>, carrier: u64, resumed: Resumed) {
     let Resumed { attach, mut send, recv } = resumed;
     let id = attach.id;
+    send.set_priority(priority(attach.class));
     shared.with_quietly(|state| {
         // One from an earlier carrier is of the past already.
         if state.session.carrier() == carrier

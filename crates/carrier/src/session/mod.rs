@@ -286,6 +286,11 @@ impl Tunnel {
         self.shared.with_quietly(|state| state.session.open_streams())
     }
 
+    /// How many of them are of each class, in the order of [`Class::ALL`].
+    pub fn open_by_class(&self) -> [usize; Class::ALL.len()] {
+        self.shared.with_quietly(|state| state.session.open_by_class())
+    }
+
     /// Bytes of data that streams have moved both ways since this was last asked, by class in the order of [`Class::ALL`].
     /// Packets in datagrams are not among them.
     pub fn take_moved(&self) -> [u64; Class::ALL.len()] {

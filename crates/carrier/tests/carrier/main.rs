@@ -3,6 +3,8 @@
 
 /// Links that lose, repeat, reorder and spoil what they carry.
 mod bad_links;
+/// What goes first where no rate is known.
+mod classes;
 /// A cluster, and both ends of a session.
 mod cluster;
 /// Dialling, handshakes, migration, and peers that mean harm.

@@ -3,14 +3,16 @@
 //! Callers show nothing here: they count as their address does, or as the user on whose behalf the forward was
 //! configured. One that is refused is reset, and the log says why.
 
+mod ahead;
 pub(super) mod tcp;
 pub mod udp;
 
 use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
-use tunnel_model::{Destination, Principal, Refusal, UserName};
+use tunnel_model::{Class, Destination, Principal, Refusal, UserName};
 
+pub use self::ahead::open;
 use super::Dial;
 
 /// Where a port leads, and on whose behalf.
@@ -20,6 +22,8 @@ pub struct Forward {
     pub destination: Destination,
     /// Who asks.
     pub asker: Asker,
+    /// How urgent its streams are, where that was configured.
+    pub class: Option<Class>,
     /// Cancelled when the forward is taken back, which also cuts what runs through it.
     pub closed: CancellationToken,
 }

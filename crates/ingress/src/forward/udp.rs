@@ -10,18 +10,17 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tunnel_daemon::{shutdown::Tasks, udp::MAX_PACKET};
+use tunnel_daemon::{
+    shutdown::Tasks,
+    udp::{IDLE, IDLE_UNANSWERED, MAX_PACKET},
+};
 use tunnel_model::{Reason, Refusal, TraceId};
 
 pub use self::clients::ClientLimits;
 use self::clients::Clients;
 use super::Forward;
-use crate::{DialFlow, DialRequest, DialledFlow, IngressMetrics, Way, session::class_of};
+use crate::{DialFlow, DialRequest, DialledFlow, IngressMetrics, Way};
 
-/// After how much silence in both directions a client is forgotten. The edge keeps to the same.
-const IDLE: Duration = Duration::from_secs(60);
-/// Likewise while the target has said nothing: so whoever invents clients holds their places for a shorter time.
-const IDLE_UNANSWERED: Duration = Duration::from_secs(30);
 /// Between two looks for clients that are gone.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Packets of a client that wait for its flow, beyond which those that arrive are dropped.
@@ -167,7 +166,7 @@ impl<D: DialFlow> Port<D> {
         let destination = self.forward.destination.clone();
         let request = DialRequest {
             principal,
-            class: class_of(&destination.target),
+            class: self.forward.class.unwrap_or_else(|| self.behind.class(&destination)),
             destination,
             way: Way::Forward,
             trace: TraceId::random(&mut rand::rng()),

@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
     time::timeout,
 };
-use tunnel_model::{Destination, Principal, Reason, Refusal};
+use tunnel_model::{Reason, Refusal};
 
 use super::{
     body::Framing,
@@ -19,7 +19,7 @@ use super::{
     response::Response,
 };
 use crate::{
-    Dialled,
+    DialRequest, Dialled,
     client::{Client, READ, broken, discard},
     halves,
 };
@@ -36,8 +36,8 @@ pub(super) struct Backend<S> {
     read: ReadHalf<S>,
     write: WriteHalf<S>,
     buf: BytesMut,
-    destination: Destination,
-    principal: Principal,
+    /// What it was opened for.
+    wish: DialRequest,
     /// Resolves when the stream is taken away.
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// It has answered before, so that its silent end may be the target's idea of idleness.
@@ -45,7 +45,7 @@ pub(super) struct Backend<S> {
 }
 
 impl<S: Dialled> Backend<S> {
-    pub(super) fn new(stream: S, destination: Destination, principal: Principal) -> Self {
+    pub(super) fn new(stream: S, wish: DialRequest) -> Self {
         let cut = Box::pin(stream.cut());
         let (read, write) = tokio::io::split(stream);
         let buf = BytesMut::new();
@@ -53,8 +53,7 @@ impl<S: Dialled> Backend<S> {
             read,
             write,
             buf,
-            destination,
-            principal,
+            wish,
             cut,
             used: false,
         }
@@ -70,10 +69,12 @@ impl<S: Dialled> Backend<S> {
         self.cut = cut;
     }
 
-    /// Whether a further request may go this way: it is the same wish of the same principal, and the target has
-    /// neither ended nor sent what nobody asked for.
-    pub(super) async fn serves(&mut self, destination: &Destination, principal: &Principal) -> bool {
-        let same = self.destination == *destination && self.principal == *principal;
+    /// Whether a further request may go this way: it is the same wish of the same principal, as urgent, and the target
+    /// has neither ended nor sent what nobody asked for.
+    pub(super) async fn serves(&mut self, wish: &DialRequest) -> bool {
+        let same = self.wish.destination == wish.destination
+            && self.wish.principal == wish.principal
+            && self.wish.class == wish.class;
         same && self.buf.is_empty() && self.is_quiet().await
     }
 

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tunnel_model::TraceId;
 
 use super::{
-    head::{Field, Fields, Version},
+    head::{CLASS_FIELD, Field, Fields, Version},
     request::{Asked, Request},
     response::Response,
 };
@@ -83,6 +83,7 @@ fn stays_behind(field: &Field, fields: &Fields) -> bool {
     let framing = field.is("content-length") || field.is("transfer-encoding");
     let proxy = field.name.len() >= 6 && field.name[..6].eq_ignore_ascii_case(b"proxy-");
     proxy
+        || field.is(CLASS_FIELD)
         || ["connection", "keep-alive", "te", "upgrade"]
             .iter()
             .any(|name| field.is(name))
@@ -116,7 +117,7 @@ mod tests {
         let head = forwarded(
             "GET http://Edge1:81/x HTTP/1.1\r\nhost: edge1:81\r\nProxy-Authorization: Basic eA==\r\n\
              Proxy-Connection: keep-alive\r\nConnection: X-Mine, close\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
-             Upgrade: h2c\r\nTrailer: X-Sum\r\nX-Yours: é\r\nContent-Length: 3\r\n\r\n",
+             tunnel-class: bulk\r\nUpgrade: h2c\r\nTrailer: X-Sum\r\nX-Yours: é\r\nContent-Length: 3\r\n\r\n",
         );
         let expected = "GET /x HTTP/1.1\r\nHost: Edge1:81\r\nTrailer: X-Sum\r\nX-Yours: é\r\nContent-Length: 3\r\n\
                         Traceparent: 00-00000000000000000000000000000007-0000000000000009-00\r\nConnection: close\r\n\r\n";

@@ -6,10 +6,15 @@
 
 use bytes::Bytes;
 
+use tunnel_model::{ChosenClass, Class, ParseClassError};
+
 use super::body::BodyError;
 
 /// The longest head, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+/// The field by which a caller chooses the class of its stream. It is for this side alone.
+pub(crate) const CLASS_FIELD: &str = "Tunnel-Class";
 
 /// The most fields in a head.
 pub(crate) const MAX_FIELDS: usize = 100;
@@ -49,7 +54,7 @@ pub(crate) enum HeadError {
     LengthAndEncoding,
     #[error("Transfer-Encoding in HTTP/1.0")]
     EncodingInHttp10,
-    #[error("a field name that some servers take for Content-Length or Transfer-Encoding")]
+    #[error("a field name that some servers take for Content-Length, Transfer-Encoding or {CLASS_FIELD}")]
     Masquerade,
     #[error("no Host")]
     NoHost,
@@ -79,6 +84,10 @@ pub(crate) enum HeadError {
     BodyOnConnect,
     #[error("more than one Proxy-Authorization")]
     TwoCredentials,
+    #[error("more than one {CLASS_FIELD}")]
+    TwoClasses,
+    #[error("{CLASS_FIELD} names {0}")]
+    BadClass(#[from] ParseClassError),
     #[error("Connection lists a field that is not the connection's")]
     BadConnection,
     #[error("bytes after an Upgrade request, before its answer")]
@@ -227,6 +236,15 @@ impl Fields {
     }
 }
 
+/// The class that a caller has chosen, if it has chosen one: once, and in the one spelling that a class has.
+pub(super) fn chosen_class(fields: &Fields) -> Result<Option<Class>, HeadError> {
+    let Some(named) = fields.one("tunnel-class", HeadError::TwoClasses)? else {
+        return Ok(None);
+    };
+    let class: ChosenClass = std::str::from_utf8(named).map_err(|_| ParseClassError)?.parse()?;
+    Ok(Some(class.get()))
+}
+
 /// What a head says about its body's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Declared {
@@ -245,7 +263,7 @@ pub(super) fn declared(fields: &Fields, version: Version) -> Result<Declared, He
             .iter()
             .map(|&b| if b == b'_' { b'-' } else { b.to_ascii_lowercase() });
         let is = |name: &str| dashed.clone().eq(name.bytes());
-        f.name.contains(&b'_') && (is("content-length") || is("transfer-encoding"))
+        f.name.contains(&b'_') && (is("content-length") || is("transfer-encoding") || is("tunnel-class"))
     };
     if fields.iter().any(masquerades) {
         return Err(HeadError::Masquerade);

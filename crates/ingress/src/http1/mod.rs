@@ -39,7 +39,7 @@ use self::{
     request::{Asked, Request},
 };
 use super::{
-    Credential, Dial, Door, Way,
+    Credential, Dial, DialRequest, Door, Way,
     client::{Client, READ},
     relay::relay,
     session::{NotDialled, Session},
@@ -159,11 +159,16 @@ impl<D: Dial> Connection<D> {
             let trace = forward::trace_of(request).unwrap_or_else(|| TraceId::random(&mut rng));
             (trace, rng.next_u64())
         };
+        let way = match &request.asked {
+            Asked::Tunnel { .. } => Way::Connect,
+            Asked::Resource { .. } => self.session.door.way_of_requests(),
+        };
+        let wish = self.session.request(way, principal, destination, request.class, trace);
         match &request.asked {
-            Asked::Tunnel { .. } => self.tunnel(request, principal, destination, trace).await,
+            Asked::Tunnel { .. } => self.tunnel(request, wish).await,
             Asked::Resource { path, .. } => {
                 let head = forward::request_head(request, path, trace, span);
-                self.pass_on(request, head, principal, destination, trace).await
+                self.pass_on(request, head, wish).await
             }
         }
     }
@@ -182,25 +187,8 @@ impl<D: Dial> Connection<D> {
         Ok((principal, destination))
     }
 
-    async fn tunnel(
-        &mut self,
-        request: &Request,
-        principal: Principal,
-        destination: Destination,
-        trace: TraceId,
-    ) -> Step<D::Stream> {
-        let dialled = self
-            .session
-            .connect(
-                &mut self.client,
-                &mut self.buf,
-                Way::Connect,
-                principal,
-                destination,
-                trace,
-            )
-            .await;
-        match dialled {
+    async fn tunnel(&mut self, request: &Request, wish: DialRequest) -> Step<D::Stream> {
+        match self.session.connect(&mut self.client, &mut self.buf, wish).await {
             Ok(stream) => {
                 self.session.metrics.granted(Way::Connect);
                 let first = BytesMut::from(&b"HTTP/1.1 200 Connection established\r\n\r\n"[..]);
@@ -211,31 +199,16 @@ impl<D: Dial> Connection<D> {
         }
     }
 
-    async fn pass_on(
-        &mut self,
-        request: &Request,
-        head: Bytes,
-        principal: Principal,
-        destination: Destination,
-        trace: TraceId,
-    ) -> Step<D::Stream> {
-        let way = self.session.door.way_of_requests();
-        let mut kept = self.reuse(&destination, &principal).await;
+    async fn pass_on(&mut self, request: &Request, head: Bytes, wish: DialRequest) -> Step<D::Stream> {
+        let mut kept = self.reuse(&wish).await;
         loop {
             let mut backend = match kept.take() {
                 Some(backend) => backend,
-                None => {
-                    let (who, what) = (principal.clone(), destination.clone());
-                    let dialled = self
-                        .session
-                        .dial(&mut self.client, &mut self.buf, way, who, what, trace)
-                        .await;
-                    match dialled {
-                        Ok(stream) => Backend::new(stream, destination.clone(), principal.clone()),
-                        Err(NotDialled::Refused(refusal)) => return self.refuse(request, &refusal).await,
-                        Err(NotDialled::CallerGone) => return Step::Break,
-                    }
-                }
+                None => match self.session.dial(&mut self.client, &mut self.buf, wish.clone()).await {
+                    Ok(stream) => Backend::new(stream, wish.clone()),
+                    Err(NotDialled::Refused(refusal)) => return self.refuse(request, &refusal).await,
+                    Err(NotDialled::CallerGone) => return Step::Break,
+                },
             };
             let stopping = &self.session.stopping;
             let mut cut = backend.take_cut();
@@ -256,9 +229,9 @@ impl<D: Dial> Connection<D> {
     }
 
     /// The stream that served the last request, if it may serve this one; otherwise it ends.
-    async fn reuse(&mut self, destination: &Destination, principal: &Principal) -> Option<Backend<D::Stream>> {
+    async fn reuse(&mut self, wish: &DialRequest) -> Option<Backend<D::Stream>> {
         let mut backend = self.backend.take()?;
-        if backend.serves(destination, principal).await {
+        if backend.serves(wish).await {
             return Some(backend);
         }
         self.retire(backend);

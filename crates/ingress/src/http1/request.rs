@@ -1,11 +1,12 @@
 //! Request heads, as a proxy reads them, and as a server for many hosts does (RFC 9112 section 3).
 
 use bytes::Bytes;
+use tunnel_model::Class;
 
 use super::{
     authority::Authority,
     body::Framing,
-    head::{Declared, Fields, HeadError, MAX_FIELDS, Version, declared},
+    head::{Declared, Fields, HeadError, MAX_FIELDS, Version, chosen_class, declared},
 };
 
 /// The port of a URL that names none.
@@ -44,6 +45,8 @@ pub(crate) struct Request {
     pub(crate) asked: Asked,
     pub(crate) fields: Fields,
     pub(crate) framing: Framing,
+    /// How urgent it is, where the caller says so.
+    pub(crate) class: Option<Class>,
     /// The caller may send another request afterwards.
     pub(crate) persistent: bool,
     /// The caller offers to speak something else afterwards.
@@ -88,6 +91,7 @@ impl Request {
                 return Err(HeadError::BadConnection);
             }
         }
+        let class = chosen_class(&fields)?;
         let framing = match declared(&fields, version)? {
             Declared::Nothing | Declared::Length(0) => Framing::None,
             _ if matches!(asked, Asked::Tunnel { .. }) => return Err(HeadError::BodyOnConnect),
@@ -107,6 +111,7 @@ impl Request {
             asked,
             fields,
             framing,
+            class,
             upgrade,
         })
     }
@@ -218,6 +223,8 @@ fn check_host(fields: &Fields, version: Version, asked: &Asked) -> Result<(), He
 
 #[cfg(test)]
 mod tests {
+    use tunnel_model::ParseClassError;
+
     use super::*;
 
     #[test]
@@ -313,6 +320,26 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn a_caller_may_choose_a_class_for_its_tunnel_or_its_request() {
+        for (fields, class) in [
+            ("", None),
+            ("Tunnel-Class: bulk\r\n", Some(Class::Bulk)),
+            ("tunnel-class:interactive \r\n", Some(Class::Interactive)),
+            (
+                "Connection: Tunnel-Class\r\nTUNNEL-CLASS: metrics\r\n",
+                Some(Class::Metrics),
+            ),
+        ] {
+            for line in ["CONNECT a:22", "GET http://a:22/"] {
+                let head = format!("{line} HTTP/1.1\r\nHost: a:22\r\n{fields}\r\n");
+                assert_eq!(parse(&head).unwrap().class, class, "{head}");
+            }
+            let by_host = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(Request::parse_by_host(Bytes::from(by_host)).unwrap().class, class);
+        }
+    }
+
     /// B15
     #[test]
     fn each_ambiguity_is_refused_by_its_name() {
@@ -344,6 +371,22 @@ mod tests {
                 plain("Proxy-Authorization: a\r\nProxy-Authorization: b\r\n"),
                 HeadError::TwoCredentials,
             ),
+            (
+                plain("Tunnel-Class: bulk\r\ntunnel-class: bulk\r\n"),
+                HeadError::TwoClasses,
+            ),
+            (plain("Tunnel-Class: control\r\n"), HeadError::BadClass(ParseClassError)),
+            (plain("Tunnel-Class: Bulk\r\n"), HeadError::BadClass(ParseClassError)),
+            (
+                plain("Tunnel-Class: bulk, interactive\r\n"),
+                HeadError::BadClass(ParseClassError),
+            ),
+            (plain("Tunnel-Class:\r\n"), HeadError::BadClass(ParseClassError)),
+            (
+                plain("Tunnel-Class: b\u{fc}lk\r\n"),
+                HeadError::BadClass(ParseClassError),
+            ),
+            (plain("Tunnel_Class: bulk\r\n"), HeadError::Masquerade),
             (plain(&many), HeadError::TooManyFields),
             ("GET http://a/ HTTP/1.1\r\n\r\n".to_owned(), HeadError::NoHost),
             (line("GET http://b/ HTTP/1.1"), HeadError::HostDiffers),

@@ -79,9 +79,8 @@ async fn open<D: Dial>(
 ) -> Result<(D::Stream, BytesMut), NotDialled> {
     let (principal, destination) = admit(session, name, port).await.map_err(NotDialled::Refused)?;
     let trace = TraceId::random(&mut rand::rng());
-    let mut stream = session
-        .dial(client, &mut buf, Way::Sni, principal, destination, trace)
-        .await?;
+    let request = session.request(Way::Sni, principal, destination, None, trace);
+    let mut stream = session.dial(client, &mut buf, request).await?;
     let mut ahead = BytesMut::new();
     let established = async {
         // Where that fails, the stream knows why.

@@ -77,9 +77,8 @@ async fn connect<D: Dial>(
     let dialled = match session.destination(&principal, host, port) {
         Ok(destination) => {
             let trace = TraceId::random(&mut rand::rng());
-            session
-                .connect(&mut client, &mut ahead, Way::Socks5, principal, destination, trace)
-                .await
+            let request = session.request(Way::Socks5, principal, destination, None, trace);
+            session.connect(&mut client, &mut ahead, request).await
         }
         Err(refusal) => Err(NotDialled::Refused(refusal)),
     };

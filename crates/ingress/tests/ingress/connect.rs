@@ -34,6 +34,53 @@ async fn a_caller_reaches_a_target_by_connect() {
 }
 
 #[tokio::test]
+async fn a_caller_may_choose_the_class_of_its_tunnel() {
+    let (proxy, target) = Proxy::with_target().await;
+    for (chosen, class) in [
+        ("bulk", Class::Bulk),
+        ("interactive", Class::Interactive),
+        ("api", Class::Api),
+    ] {
+        let mut caller = proxy.caller().await;
+        let field = format!("Tunnel-Class: {chosen}");
+        caller.request("CONNECT", "edge1:22", &field).await;
+        assert_eq!(caller.head().await.unwrap().status(), 200);
+        let _end = target.accept().await;
+        assert_eq!(proxy.dials().last().unwrap().class, class);
+    }
+}
+
+/// B15
+#[tokio::test]
+async fn b15_a_class_that_is_none_is_refused_in_one_line_and_nothing_is_dialled() {
+    let (proxy, _target) = Proxy::with_target().await;
+    for fields in [
+        "Tunnel-Class: control",
+        "Tunnel-Class: urgent",
+        "Tunnel-Class: bulk\r\nTunnel-Class: bulk",
+        "Tunnel_Class: bulk",
+    ] {
+        for (method, to) in [("CONNECT", "edge1:22"), ("GET", "http://edge1/")] {
+            let mut caller = proxy.caller().await;
+            caller.request(method, to, fields).await;
+            let answer = caller.message().await.unwrap();
+            assert_eq!(answer.status(), 400, "{method} {fields}");
+            assert_eq!(answer.field("tunnel-reason"), Some("bad-request"));
+            let text = String::from_utf8(answer.body).unwrap();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            if fields == "Tunnel-Class: urgent" {
+                assert_eq!(
+                    text,
+                    "error[bad-request]: Tunnel-Class names no class of a stream; write interactive, api, metrics or bulk\n"
+                );
+            }
+            caller.until_end().await.unwrap();
+        }
+    }
+    assert_eq!(proxy.dials(), []);
+}
+
+#[tokio::test]
 async fn a_caller_that_ends_its_direction_still_gets_the_answer() {
     let (proxy, target) = Proxy::with_target().await;
     let mut caller = proxy.caller().await;

@@ -7,7 +7,7 @@ use tunnel_ingress::{
     Door, Way,
     forward::{Asker, Forward},
 };
-use tunnel_model::{Principal, Reason};
+use tunnel_model::{Class, Principal, Reason};
 
 use crate::{caller::in_time, proxy::Proxy};
 
@@ -111,6 +111,17 @@ async fn a_closed_forward_listens_no_more_and_cuts_what_runs() {
     }
 }
 
+#[tokio::test]
+async fn the_streams_of_a_forward_are_of_the_class_that_was_configured_for_it() {
+    for (class, dialled) in [(None, Class::Interactive), (Some(Class::Bulk), Class::Bulk)] {
+        let (proxy, _) = forward_of_class("edge1:22", Asker::Caller, class).await;
+        let target = proxy.node("edge1").await;
+        let _caller = proxy.caller().await;
+        let _end = target.accept().await;
+        assert_eq!(proxy.dials()[0].class, dialled);
+    }
+}
+
 /// N9
 #[tokio::test]
 async fn n9_a_cut_does_not_look_like_an_end_through_a_forward() {
@@ -139,10 +150,15 @@ async fn a_caller_that_goes_away_takes_its_dial_along() {
 }
 
 async fn forward(to: &str, asker: Asker) -> (Proxy, CancellationToken) {
+    forward_of_class(to, asker, None).await
+}
+
+async fn forward_of_class(to: &str, asker: Asker, class: Option<Class>) -> (Proxy, CancellationToken) {
     let closed = CancellationToken::new();
     let forward = Forward {
         destination: to.parse().unwrap(),
         asker,
+        class,
         closed: closed.clone(),
     };
     (Proxy::door(Door::Forward(Arc::new(forward))).await, closed)

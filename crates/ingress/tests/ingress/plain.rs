@@ -1,6 +1,7 @@
 //! Plain HTTP requests, in absolute form.
 
 use tunnel_ingress::Way;
+use tunnel_model::Class;
 
 use crate::{
     caller::Caller,
@@ -55,6 +56,26 @@ async fn requests_to_one_target_share_a_stream() {
         "a refusal does not end the connection"
     );
     assert_eq!(proxy.dials().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_of_another_class_gets_a_stream_of_its_own_and_no_target_hears_of_classes() {
+    let (proxy, target) = Proxy::with_target().await;
+    target.answer_all();
+    let mut caller = proxy.caller().await;
+    for field in [
+        "",
+        "Tunnel-Class: bulk",
+        "tunnel-class: bulk",
+        "Tunnel-Class: metrics",
+        "",
+    ] {
+        caller.request("GET", "http://edge1/", field).await;
+        let seen = String::from_utf8(caller.message().await.unwrap().body).unwrap();
+        assert!(!seen.to_lowercase().contains("tunnel-class"), "{seen}");
+    }
+    let classes: Vec<_> = proxy.dials().iter().map(|dial| dial.class).collect();
+    assert_eq!(classes, [Class::Api, Class::Bulk, Class::Metrics, Class::Api]);
 }
 
 /// T4

@@ -154,12 +154,33 @@ fn an_encoding_that_is_not_known_is_none_in_an_offer_and_a_violation_in_a_header
     }
 }
 
+/// B4
+#[test]
+fn a_class_of_a_service_that_is_not_known_is_none() {
+    let offered = |class| {
+        let service = wire::Service {
+            class,
+            ..a_wire_service("web", 0)
+        };
+        let offer = wire::Offer {
+            services: vec![service],
+            subnets: Vec::new(),
+        };
+        read_offer(offer).unwrap().services[0].class.map(ChosenClass::get)
+    };
+    assert_eq!(
+        [0, 1, 4, 5, u32::MAX].map(offered),
+        [None, Some(Class::Interactive), Some(Class::Bulk), None, None]
+    );
+}
+
 fn a_wire_service(name: &str, protocol: u32) -> wire::Service {
     wire::Service {
         name: name.to_owned(),
         target: "127.0.0.1:53".to_owned(),
         protocol,
         encoding: 0,
+        class: 0,
     }
 }
 
@@ -249,6 +270,10 @@ fn examples() -> Vec<Control> {
                 Service {
                     compress: true,
                     ..a_service("127.0.0.1:3100")
+                },
+                Service {
+                    class: "bulk".parse().ok(),
+                    ..a_service("127.0.0.1:873")
                 },
             ],
             subnets: vec!["10.42.3.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],

@@ -168,6 +168,9 @@ pub(super) struct Service {
     /// How its streams travel if the gateway asks for it: 0 as they are, 1 compressed, 2 as scrapes.
     #[prost(uint32, tag = "4")]
     pub(super) encoding: u32,
+    /// The class that its streams are to have where nobody says otherwise; 0 if that is as it is.
+    #[prost(uint32, tag = "5")]
+    pub(super) class: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tunnel_model::{Reason, Refusal};
+use tunnel_model::{Class, Reason, Refusal};
 
 use super::{Event, Phase, Session, Violation, acks::MAX_POSITIONS, streams::Stream};
 use crate::{
@@ -61,6 +61,8 @@ impl Gone {
 pub struct Attach {
     /// The stream.
     pub id: StreamId,
+    /// Its rank.
+    pub class: Class,
     /// First this: a header, a reply, or nothing while the reply is still to come.
     pub head: Bytes,
     /// Then this data, which the peer does not have.
@@ -298,6 +300,7 @@ impl Session {
         };
         Some(Attach {
             id,
+            class: stream.class,
             head: head.encode(),
             data: stream.replay.chunks(),
         })
@@ -330,6 +333,7 @@ impl Session {
         };
         Ok(super::Incoming::Resumed(Attach {
             id,
+            class: stream.class,
             head,
             data: stream.replay.chunks(),
         }))

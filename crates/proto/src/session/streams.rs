@@ -152,7 +152,7 @@ impl Session {
         if self.require(carrier).is_err() {
             return Ok(Incoming::Refused(encode_reply(&Err(cut()))));
         }
-        let (id, open, again) = match header {
+        let (id, mut open, again) = match header {
             Header::Open { id, open, again } => (id, open, again),
             Header::Resume(position) => return self.handle_reattached(position),
         };
@@ -170,6 +170,8 @@ impl Session {
             self.gone.note(id, &refusal);
             return Ok(Incoming::Refused(encode_reply(&Err(refusal))));
         }
+        // What is sent of it here must not pass for the session's own messages.
+        open.class = open.class.max(Class::Interactive);
         let mut stream = Stream::new(open.class, carrier);
         match early {
             Some(Early::Reset(reason)) => {
@@ -243,6 +245,15 @@ impl Session {
         if self.streams.get(&id).is_some_and(|stream| !stream.over) {
             self.void(id, refusal);
         }
+    }
+
+    /// How many streams are open, by class, in the order of [`Class::ALL`].
+    pub fn open_by_class(&self) -> [usize; Class::ALL.len()] {
+        let mut open = [0; Class::ALL.len()];
+        for stream in self.streams.values().filter(|stream| !stream.over) {
+            open[stream.class as usize] += 1;
+        }
+        open
     }
 
     /// Breaks every stream of a class that has not ended, at both ends.

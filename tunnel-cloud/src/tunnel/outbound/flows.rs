@@ -7,9 +7,6 @@ use tunnel_carrier::Flow;
 use tunnel_ingress::DialledFlow;
 use tunnel_model::{Reason, Refusal};
 
-/// After how much silence in both directions a flow is over; its ends keep to the same.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
-
 /// Moves packets both ways until either flow is over or nothing has passed for a while; ends both, and says why. A packet
 /// that finds no room is lost, as packets may be.
 pub(super) async fn join(mut near: Flow, mut far: impl DialledFlow, idle: Duration) -> Refusal {

@@ -1,3 +1,5 @@
+/// Classes that callers choose.
+mod classes;
 /// curl and sockets: CONNECT, plain proxying, SOCKS5.
 mod http;
 /// kubectl, to an API server behind a NAT.
