@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tunnel_carrier::Tunnel;
+use tunnel_carrier::{Tunnel, TunnelStatus};
 use tunnel_model::{Class, NodeId, Service, Subnet};
 
 use super::{Phase, Shared};
@@ -110,6 +110,28 @@ pub struct Link {
     pub received_bytes: u64,
     /// Packets that were lost on the way to the gateway.
     pub lost_packets: u64,
+    /// What the edge holds to when it sends: `link.rate`, or what a thin link was measured to take.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+}
+
+/// What is sent at most.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pace {
+    /// Whole packets with all their headers.
+    pub bits_per_second: u64,
+    /// Not configured.
+    pub measured: bool,
+}
+
+impl Pace {
+    fn of(status: &TunnelStatus) -> Option<Self> {
+        let rate = status.rate.or(status.measured)?;
+        Some(Self {
+            bits_per_second: rate.bits_per_second(),
+            measured: status.rate.is_none(),
+        })
+    }
 }
 
 impl Status {
@@ -131,6 +153,7 @@ impl Status {
             sent_bytes: status.sent_bytes,
             received_bytes: status.received_bytes,
             lost_packets: status.lost_packets,
+            pace: Pace::of(&status),
         });
         Self {
             state: state.phase,

@@ -170,6 +170,11 @@ fn status_table(status: &Status) -> Table {
         row("sent", &format!("{} bytes", link.sent_bytes));
         row("received", &format!("{} bytes", link.received_bytes));
         row("lost", &format!("{} packets", link.lost_packets));
+        if let Some(pace) = &link.pace {
+            let source = if pace.measured { "measured" } else { "configured" };
+            let rate = pace.bits_per_second as f64 / 1e6;
+            row("sends at most", &format!("{rate:.2} Mbit/s, {source}"));
+        }
     }
     for share in status.today.iter().flat_map(|today| &today.carried) {
         let budget = share.budget.map(|budget| format!(" of {budget}")).unwrap_or_default();

@@ -16,7 +16,7 @@ use tokio::{
 use tunnel_model::{Class, LinkLoss, Offer, Reason, Refusal};
 use tunnel_proto::{Config, Counted, OfferError, Open, OpenError, Rate, Session, Side};
 
-use self::shared::{Shared, now};
+use self::shared::{Shared, State, now};
 pub use self::{
     driver::{Driver, Meter, Notice},
     flow::{Flow, FlowSender},
@@ -92,6 +92,8 @@ pub struct TunnelStatus {
     pub carrier: CarrierKind,
     /// What this end holds to when it sends, where that is configured.
     pub rate: Option<Rate>,
+    /// Likewise where it is not, and the link turned out to be thin.
+    pub measured: Option<Rate>,
 }
 
 impl Tunnel {
@@ -323,6 +325,8 @@ impl Tunnel {
     pub fn status(&self) -> Option<TunnelStatus> {
         let connection = self.shared.connection.load_full()?;
         let stats = connection.stats();
+        let rates = |state: &mut State| (state.session.told_rate(), state.session.measured_rate());
+        let (rate, measured) = self.shared.with_quietly(rates);
         Some(TunnelStatus {
             remote: connection.remote_address(),
             rtt: stats.rtt,
@@ -333,7 +337,8 @@ impl Tunnel {
             dropped_packets: self.shared.routes.drops(),
             streams: self.open_streams(),
             carrier: connection.kind(),
-            rate: self.shared.with_quietly(|state| state.session.told_rate()),
+            rate,
+            measured,
         })
     }
 }

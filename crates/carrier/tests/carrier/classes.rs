@@ -10,8 +10,8 @@ use tunnel_proto::Open;
 
 use crate::cluster::{Pair, connect, noise, open, soon};
 
-/// More than goes out before both streams have something to say, and less than any window.
-const LENGTH: usize = 100_000;
+/// More than goes out before both streams have something to say, and for both of them less than a connection holds.
+const LENGTH: usize = 15_000;
 
 #[tokio::test]
 async fn a_transfer_waits_for_what_is_of_a_higher_class_at_both_ends_and_on_each_carrier() {

@@ -1,11 +1,14 @@
-//! Streams that wait for their turns, where somebody has said what the link carries. The rates are so low that a transfer
+//! Streams that wait for their turns, where it is known what the link carries. The rates that are told are so low that a transfer
 //! which is held to one does not end within a test, and one that is not does so at once.
+
+use std::cell::OnceCell;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinHandle,
 };
-use tunnel_carrier::{Stream, Tunnel};
+use tunnel_carrier::{Stream, Tunnel, quic::Limits};
+use tunnel_linkem::{LinkConfig, relay::UdpRelay};
 use tunnel_model::{Class, Reason, Refusal};
 use tunnel_proto::{Open, Rate};
 
@@ -252,4 +255,35 @@ async fn both_ways(pair: &mut Pair, bytes: usize) {
         assert_eq!(read.unwrap(), bytes);
     };
     soon("both directions", async { tokio::join!(swap(near), swap(far)) }).await;
+}
+
+#[tokio::test]
+async fn a_thin_link_is_found_out_where_nobody_has_said_what_it_carries() {
+    let link: LinkConfig = "3mbit,40ms,64kb".parse().unwrap();
+    let relay = OnceCell::new();
+    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
+        let started = UdpRelay::start(server, link.into(), 1).await.unwrap();
+        let address = started.local_addr();
+        relay.set(started).unwrap();
+        address
+    })
+    .await;
+    let (near, mut far) = stream(&mut pair, Class::Api).await;
+    let writing = write(near, noise(16 << 20));
+    let mut some = vec![0; 64 * 1024];
+    let held_to = soon("a rate", async {
+        loop {
+            assert!(far.read(&mut some).await.unwrap() > 0);
+            let status = pair.gateway.tunnel.status().unwrap();
+            assert_eq!(status.rate, None);
+            if let Some(measured) = status.measured {
+                return measured;
+            }
+        }
+    })
+    .await;
+    // It may be less while a queue drains.
+    let bits = held_to.bits_per_second();
+    assert!((1_000_000..=3_300_000).contains(&bits), "{held_to}");
+    writing.abort();
 }

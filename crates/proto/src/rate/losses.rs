@@ -6,7 +6,7 @@ use std::time::Duration;
 /// (BBRv2 draws its line at one in fifty, and keeps probing beyond).
 const BY_CHANCE: u64 = 20;
 /// A link that has carried less than this since it was new may still have bad luck, in bytes.
-const FIRST: u64 = 32 * 1024;
+const FIRST: u64 = 128 * 1024;
 /// What is looked back on, in bytes.
 const LOOKED_BACK_ON: u64 = 512 * 1024;
 /// Round trips are never more even than this.

@@ -11,7 +11,7 @@
 //!
 //! | phase | paced to | until |
 //! |---|---|---|
-//! | startup | nothing: the window is the other controller's, and a tenth more than what was carried | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
+//! | startup | nothing: the window is the other controller's, and at least a tenth more than what was carried | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
 //! | drain | less, so that the queue is gone a round later | the queue is gone; if it never goes: compete |
 //! | cruise | [`CRUISE`] | a while later: probe; a queue shows: drain |
 //! | probe | a few milliseconds of queue above the estimate, twice as much each time that it did no harm | a queue shows |
@@ -23,6 +23,7 @@
 //! for longer each time.
 
 mod room;
+mod startup;
 
 use std::time::{Duration, Instant};
 
@@ -68,13 +69,10 @@ const DRAIN_MOST: f64 = 0.5;
 const STILL_THERE: f64 = 0.995;
 /// Rounds that a drain may take until the queue must be somebody else's.
 const DRAIN_ROUNDS: u32 = 8;
-/// Rounds that a link must carry the same in, with a queue in each, to be taken for thin; and how far these may be apart.
+/// Rounds that a link must carry the same in, with a queue in each, to be taken for thin.
 const SAME_ROUNDS: usize = 3;
-const SAME: f64 = 1.5;
 /// What is proven beyond that shows that it is not the link that holds us up.
 const MORE: f64 = 1.3;
-/// What is left each round of the most that was carried, while nothing holds the sender back.
-const FORGOTTEN: f64 = 0.9;
 /// The least that a round lasts: shorter ones would count the acknowledgements rather than the packets.
 const ROUND: Duration = Duration::from_millis(100);
 const STARTUP_ROUND: Duration = Duration::from_millis(25);
@@ -126,8 +124,10 @@ pub struct RateModel {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Startup {
-        /// What rounds in a row with a queue have carried.
+        /// What rounds with a queue have carried.
         carried: [Option<Rate>; SAME_ROUNDS],
+        /// Rounds without one since.
+        empty: u32,
     },
     Drain {
         /// Since the queue last fell to a half.
@@ -355,21 +355,7 @@ impl RateModel {
         };
         let full = lesson.queue >= SEEN || lesson.many_lost;
         self.phase = match self.phase {
-            Phase::Startup { mut carried } => {
-                self.estimate = Some(before.scaled(FORGOTTEN).max(lesson.carried));
-                carried.rotate_left(1);
-                // A queue that is short beside the round trip goes by itself on a link that is not thin.
-                let queue = lesson.queue > (self.round_trip() / 8).clamp(HIGH, HIGH * 3 / 2) || lesson.many_lost;
-                carried[SAME_ROUNDS - 1] = Some(lesson.carried).filter(|_| queue && lesson.used);
-                match self.same(&carried, now).filter(|_| self.doubts.may_hold(now)) {
-                    Some(found) => {
-                        self.estimate = Some(found);
-                        self.doubts.hold(now);
-                        drain(lesson.queue)
-                    }
-                    None => Phase::Startup { carried },
-                }
-            }
+            Phase::Startup { carried, empty } => self.start(before, carried, empty, lesson, now),
             phase => {
                 self.estimate = Some(if !full {
                     before.max(carried_twice)
@@ -401,17 +387,6 @@ impl RateModel {
         if self.estimate.is_some_and(|estimate| estimate > self.thin) {
             self.phase = STARTUP;
         }
-    }
-
-    /// What rounds in a row have all carried, if that may be what the link carries: not if it has just carried more.
-    fn same(&self, carried: &[Option<Rate>; SAME_ROUNDS], now: Instant) -> Option<Rate> {
-        let [a, b, c] = *carried;
-        let (a, b, c) = (a?, b?, c?);
-        let (least, most) = (a.min(b).min(c), a.max(b).max(c));
-        let more = self.trains.proven(now).is_some_and(|proven| proven > most.scaled(MORE));
-        let same = most <= least.scaled(SAME) && most <= self.thin;
-        // Where nothing can be proven, nothing is believed.
-        Some(most).filter(|_| same && !more && self.trains.can_prove())
     }
 
     fn next(&mut self, phase: Phase, lesson: Lesson, full: bool, now: Instant) -> Phase {
@@ -499,8 +474,10 @@ impl RateModel {
     }
 }
 
+const NO_QUEUES: [Option<Rate>; SAME_ROUNDS] = [None; SAME_ROUNDS];
 const STARTUP: Phase = Phase::Startup {
-    carried: [None; SAME_ROUNDS],
+    carried: NO_QUEUES,
+    empty: 0,
 };
 
 fn drain(queue: Duration) -> Phase {

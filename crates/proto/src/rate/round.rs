@@ -67,7 +67,7 @@ impl Round {
         let carried = Rate::of(self.delivered, sending.max(arriving))?;
         let used = match allowed {
             Some(allowed) => Rate::of(self.delivered, sending).is_some_and(|rate| rate >= allowed.scaled(USED)),
-            None => self.app_limited * 2 <= self.delivered,
+            None => self.app_limited <= self.delivered / 4 * 3,
         };
         let round_trip = self.least?;
         let of_lost = self.lost as f64 / (self.lost + self.delivered) as f64;

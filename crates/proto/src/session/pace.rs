@@ -36,6 +36,11 @@ impl Session {
         self.told
     }
 
+    /// What may be sent, as was measured.
+    pub fn measured_rate(&self) -> Option<Rate> {
+        self.measured
+    }
+
     /// What may be sent over a link of which nobody has said what it carries, as was measured; without, everybody sends as
     /// fast as the carrier takes it. What was told goes before.
     pub fn set_measured(&mut self, rate: Option<Rate>, now: Instant) {

@@ -251,6 +251,7 @@ fn everything() -> Vec<(&'static str, Vec<u8>)> {
     };
     let scraped = Service {
         scrape: true,
+        class: "bulk".parse().ok(),
         ..Service::new("metrics".parse().unwrap(), "127.0.0.1:9100".parse().unwrap())
     };
     let offer = Offer {

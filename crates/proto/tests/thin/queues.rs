@@ -11,11 +11,11 @@ use crate::world::{Kind, MS, World, percentile};
 const S: Duration = Duration::from_secs(1);
 
 /// What a transfer gets of the link, and how long 99 % of what it sends stand in line at most.
-fn transfer(link: &str) -> (f64, Duration) {
+fn transfer(link: &str, warm_up: Duration) -> (f64, Duration) {
     let mut world = World::new(link);
     world.greet();
     let bulk = world.open(0, Class::Api, Kind::Bulk);
-    world.run(15 * S);
+    world.run(warm_up);
     let before = world.arrived(1, bulk);
     let queues = world.queues(15 * S);
     let bits = (world.arrived(1, bulk) - before) as f64 * 8.0;
@@ -25,7 +25,7 @@ fn transfer(link: &str) -> (f64, Duration) {
 
 fn is_full_and_has_short_queues(links: &[&str]) {
     for link in links {
-        let (goodput, queue) = transfer(link);
+        let (goodput, queue) = transfer(link, 15 * S);
         let config: LinkConfig = link.parse().unwrap();
         let rate = Rate::from_bits_per_second(config.rate.unwrap().get()).unwrap();
         // With fewer packets than these a thin link would often have none.
@@ -51,12 +51,13 @@ fn links_that_lose_packets_have_short_queues() {
     is_full_and_has_short_queues(&["1mbit,60ms,64kb,2%", "3mbit,60ms,64kb,2%", "3mbit,200ms,64kb,2%"]);
 }
 
-/// What is wrong shows a second later. Four parts in ten of the modem's queue are never used, or nearly so.
+/// What is wrong shows a second later. Once it is known what the link
+/// carries, half of the modem's queue is never used, or nearly so.
 #[test]
 fn links_of_800_ms_are_full_and_seldom_have_a_queue() {
-    for (link, least) in [("3mbit,800ms,64kb", 0.9), ("3mbit,800ms,64kb,2%", 0.8)] {
-        let (goodput, queue) = transfer(link);
-        assert!(queue <= 100 * MS, "{link}: {queue:?}, {goodput:.2}");
+    for (link, least) in [("3mbit,800ms,64kb", 0.9), ("3mbit,800ms,64kb,2%", 0.85)] {
+        let (goodput, queue) = transfer(link, 25 * S);
+        assert!(queue <= 85 * MS, "{link}: {queue:?}, {goodput:.2}");
         assert!(goodput >= least, "{link}: {goodput:.2}, {queue:?}");
     }
 }

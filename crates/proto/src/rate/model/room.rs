@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use super::{ACK_DELAY, Phase, RateModel};
+use super::{ACK_DELAY, NO_QUEUES, Phase, RateModel};
 
+/// A link of which nothing is known is tried with so much more than it has carried; a little more where packets stand in line,
+/// for that would make them more.
+const GROWTH: f64 = 1.25;
+const GROWTH_IN_QUEUES: f64 = 1.1;
 /// What a carrier may hold beyond what is in flight.
 const BUFFERED: Duration = Duration::from_millis(50);
 /// While packets are lost it holds what was sent behind a gap until that is filled: beside the round trip in which a loss shows,
@@ -21,7 +25,10 @@ impl RateModel {
         let slack = self.slack();
         let whole = |round_trip: Duration| estimate.bytes_in(round_trip + ACK_DELAY);
         match self.phase {
-            Phase::Startup { .. } => (11 * whole(self.round_trip()) / 10 + slack).max(other),
+            Phase::Startup { carried, .. } => {
+                let more = if carried == NO_QUEUES { GROWTH } else { GROWTH_IN_QUEUES };
+                (estimate.scaled(more).bytes_in(self.round_trip() + ACK_DELAY) + slack).max(other)
+            }
             // What the carrier holds already may not stand in the link's queue.
             Phase::Drain { .. } => whole(self.round_trip()) + slack / 2,
             Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,
@@ -33,10 +40,13 @@ impl RateModel {
     /// in a carrier keeps to no pacing, and is no longer sorted.
     pub fn buffer_beside(&self, other: u64) -> u64 {
         let window = self.window_beside(other);
+        let gaps = self.round_trip().mul_f64(if self.gaps > 0 { BEHIND_GAPS } else { 0.0 });
         match (self.thin_estimate(), self.phase) {
-            (None, _) | (_, Phase::Startup { .. } | Phase::Compete { .. }) => window.saturating_mul(2),
+            (None, _) => window.saturating_mul(2),
+            (Some(estimate), Phase::Startup { .. } | Phase::Compete { .. }) => {
+                window.saturating_mul(2) + estimate.bytes_in(gaps)
+            }
             (Some(estimate), _) => {
-                let gaps = self.round_trip().mul_f64(if self.gaps > 0 { BEHIND_GAPS } else { 0.0 });
                 estimate.bytes_in(self.round_trip() + gaps + ACK_DELAY + BUFFERED) + self.slack() * 2
             }
         }
