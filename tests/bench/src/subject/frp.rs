@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Place, Started, two_ports, udp_port};
 use crate::{
     load::{Backends, Entry},
-    process::{Running, find, free_port, wait_for_port},
+    process::{Running, find, free_ports, wait_for_port},
 };
 
 pub(super) async fn start(
@@ -17,7 +17,7 @@ pub(super) async fn start(
     let (Some(frps), Some(frpc)) = (find("frps"), find("frpc")) else {
         return Ok(None);
     };
-    let (bind, quic) = (free_port()?, free_port()?);
+    let [bind, quic] = free_ports()?;
     let (tcp, http) = two_ports()?;
     let udp = udp_port()?;
     let near_ip = place.near();

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::Path};
 
 use crate::{
     load::{Backends, Entry},
-    process::{Running, free_port, free_udp_port},
+    process::{Running, free_ports, free_udp_port},
 };
 
 pub(crate) use ours::Ours;
@@ -109,11 +109,15 @@ pub(crate) struct Started {
 
 /// Two free ports of loopback for a peer's listeners.
 fn two_ports() -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    Ok((local(free_port()?), local(free_port()?)))
+    let [one, other] = free_ports()?.map(local);
+    Ok((one, other))
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
 }
 
 /// A free port of loopback for a peer's listener for packets.
 fn udp_port() -> anyhow::Result<SocketAddr> {
-    Ok(([127, 0, 0, 1], free_udp_port()?).into())
+    Ok(local(free_udp_port()?))
 }

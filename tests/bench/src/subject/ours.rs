@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio::process::Command;
 use tunnel_linkem::{LinkPair, relay::UdpRelay};
 
-use super::{Place, Started, two_ports, udp_port};
+use super::{Place, Started, local, udp_port};
 use crate::{
     load::{Backends, Entry},
-    process::{Running, capture, find, free_port, wait_for_port},
+    process::{Running, capture, find, free_ports, wait_for_port},
 };
 
 /// A gateway that is up.
@@ -57,7 +57,7 @@ impl Ours {
         let missing = "is not built; run `cargo build --release --bins`";
         let cloud = find("tunnel-cloud").with_context(|| format!("tunnel-cloud {missing}"))?;
         let edge = find("tunnel-edge").with_context(|| format!("tunnel-edge {missing}"))?;
-        let (public, proxy) = (free_port()?, free_port()?);
+        let [public, proxy, sni, bulk, page] = free_ports()?;
         let ours = Self {
             config: dir.join("cloud.toml").display().to_string(),
             cloud,
@@ -65,9 +65,9 @@ impl Ours {
             dir: dir.to_owned(),
             public: place.near_port(public),
             proxy,
-            sni: ([127, 0, 0, 1], free_port()?).into(),
+            sni: local(sni),
             udp: udp_port()?,
-            ports: two_ports()?,
+            ports: (local(bulk), local(page)),
         };
         let state = ours.path("cloud-state");
         let (public, proxy) = (ours.public.to_string(), format!("127.0.0.1:{proxy}"));
@@ -104,7 +104,8 @@ impl Ours {
         std::fs::write(&ours.config, text)?;
         let log = ours.dir.join("cloud.log");
         let serve = Running::start(&ours.cloud, &["serve", "--config", &ours.config], &log)?;
-        wait_for_port(proxy.parse()?).await?;
+        let listening = wait_for_port(proxy.parse()?).await;
+        listening.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
         Ok((ours, serve))
     }
 
