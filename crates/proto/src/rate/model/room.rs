@@ -42,6 +42,8 @@ impl RateModel {
         let window = self.window_beside(other);
         let gaps = self.round_trip().mul_f64(if self.gaps > 0 { BEHIND_GAPS } else { 0.0 });
         match (self.thin_estimate(), self.phase) {
+            // On a link that is fast nothing stands there for long.
+            (None, _) if self.estimate.is_some() => u64::MAX,
             (None, _) => window.saturating_mul(2),
             (Some(estimate), Phase::Startup { .. } | Phase::Compete { .. }) => {
                 window.saturating_mul(2) + estimate.bytes_in(gaps)
