@@ -1,6 +1,6 @@
 //! Links that lose, repeat, reorder and spoil what they carry.
 
-use std::{cell::OnceCell, time::Duration};
+use std::time::Duration;
 
 use tokio::{task::JoinSet, time::timeout};
 use tunnel_carrier::{
@@ -9,7 +9,7 @@ use tunnel_carrier::{
     tls::Proxies,
 };
 use tunnel_identity::tls::Alpn;
-use tunnel_linkem::{LinkConfig, LinkPair, Loss, Probability, relay::UdpRelay};
+use tunnel_linkem::{LinkConfig, Loss, Probability, relay::UdpRelay};
 
 use crate::{
     cluster::{Cluster, PATIENCE, Pair, hello, noise, soon},
@@ -74,14 +74,7 @@ async fn n8_nothing_is_lost_doubled_or_spoilt_where_packets_are_from_carrier_to_
         corrupt: share(0.02),
         ..LinkConfig::default()
     };
-    let relay = OnceCell::new();
-    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
-        let started = UdpRelay::start(server, LinkPair::from(link), 8).await.unwrap();
-        let address = started.local_addr();
-        relay.set(started).unwrap();
-        address
-    })
-    .await;
+    let (mut pair, relay) = Pair::over(link, 8, &Limits::gateway()).await;
     let (mut near, mut far) = pair.stream().await;
     for round in 0..4 {
         let moved = timeout(Duration::from_secs(60), both_ways(&mut near, &mut far, 700_000 + round)).await;
@@ -92,7 +85,7 @@ async fn n8_nothing_is_lost_doubled_or_spoilt_where_packets_are_from_carrier_to_
             pair.next_carrier().await;
         }
     }
-    let stats = relay.get().unwrap().stats();
+    let stats = relay.stats();
     for way in [stats.up, stats.down] {
         assert!(way.duplicated > 0 && way.corrupted > 0 && way.reordered > 0, "{way:?}");
     }

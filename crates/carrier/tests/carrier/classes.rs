@@ -1,14 +1,13 @@
 //! A link of which nobody has said what it carries: the carrier itself sends what is of a higher class first.
 
-use std::{cell::OnceCell, pin::pin};
+use std::pin::pin;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel_carrier::{Stream, quic::Limits};
-use tunnel_linkem::{LinkConfig, relay::UdpRelay};
+use tunnel_linkem::LinkConfig;
 use tunnel_model::Class;
-use tunnel_proto::Open;
 
-use crate::cluster::{Pair, connect, noise, open, soon};
+use crate::cluster::{Pair, noise, soon};
 
 /// More than goes out before both streams have something to say, and for both of them less than a connection holds.
 const LENGTH: usize = 15_000;
@@ -16,16 +15,9 @@ const LENGTH: usize = 15_000;
 #[tokio::test]
 async fn a_transfer_waits_for_what_is_of_a_higher_class_at_both_ends_and_on_each_carrier() {
     let link: LinkConfig = "8mbit,20ms".parse().unwrap();
-    let relay = OnceCell::new();
-    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
-        let started = UdpRelay::start(server, link.into(), 1).await.unwrap();
-        let address = started.local_addr();
-        relay.set(started).unwrap();
-        address
-    })
-    .await;
-    let mut transfer = stream(&mut pair, Class::Bulk).await;
-    let mut request = stream(&mut pair, Class::Api).await;
+    let (mut pair, _relay) = Pair::over(link, 1, &Limits::gateway()).await;
+    let mut transfer = pair.stream_of(Class::Bulk).await;
+    let mut request = pair.stream_of(Class::Api).await;
     for carrier in 0..2 {
         if carrier > 0 {
             pair.next_carrier().await;
@@ -65,13 +57,4 @@ async fn overtakes(faster: (&mut Stream, &mut Stream), slower: (&mut Stream, &mu
         .await
         .unwrap();
     came
-}
-
-async fn stream(pair: &mut Pair, class: Class) -> (Stream, Stream) {
-    let open = Open {
-        class,
-        ..open("port:22")
-    };
-    let (near, far) = tokio::join!(connect(&pair.gateway.tunnel, &open), pair.edge.accept());
-    (near.unwrap(), far)
 }

@@ -12,6 +12,7 @@ use tunnel_identity::{
     Authority, ClusterRoot, Credential, GatewayFiles, PrivateKey, TimeFloor, UnixTime,
     tls::{Alpn, client_config_node, server_config},
 };
+use tunnel_linkem::{LinkPair, relay::UdpRelay};
 use tunnel_model::{Class, ClusterId, NodeId, Reason, Refusal, SessionId, Target, TraceId};
 use tunnel_proto::{Config, Hello, Open, Side, VERSIONS};
 
@@ -129,12 +130,19 @@ impl Pair {
         Self::through(edge, gateway, async |server| server).await
     }
 
+    /// A pair with a link between its edge and its gateway.
+    pub(crate) async fn over(link: impl Into<LinkPair>, seed: u64, gateway: &Limits) -> (Self, UdpRelay) {
+        let mut relay = None;
+        let pair = Self::through(&Limits::edge(), gateway, async |server| {
+            let started = UdpRelay::start(server, link.into(), seed).await.unwrap();
+            relay.insert(started).local_addr()
+        })
+        .await;
+        (pair, relay.unwrap())
+    }
+
     /// A pair whose edge dials the address that `way` leads to the server.
-    pub(crate) async fn through(
-        edge: &Limits,
-        gateway: &Limits,
-        way: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
-    ) -> Self {
+    async fn through(edge: &Limits, gateway: &Limits, way: impl AsyncFnOnce(SocketAddr) -> SocketAddr) -> Self {
         let cluster = Cluster::new();
         let mut server = cluster.serve(gateway);
         let address = way(server.local_addr().unwrap()).await;
@@ -192,7 +200,15 @@ impl Pair {
 
     /// A stream from the gateway to the edge; both its ends.
     pub(crate) async fn stream(&mut self) -> (Stream, Stream) {
-        let open = open("port:22");
+        self.stream_of(open("port:22").class).await
+    }
+
+    /// Likewise, of this class.
+    pub(crate) async fn stream_of(&mut self, class: Class) -> (Stream, Stream) {
+        let open = Open {
+            class,
+            ..open("port:22")
+        };
         let (near, far) = tokio::join!(connect(&self.gateway.tunnel, &open), self.edge.accept());
         (near.unwrap(), far)
     }

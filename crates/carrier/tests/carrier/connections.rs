@@ -162,17 +162,10 @@ async fn n5_a_new_socket_under_a_running_stream_loses_nothing() {
 /// N5: a NAT forgets the flow and gives it another address, again and again.
 #[tokio::test]
 async fn n5_a_nat_that_rebinds_under_a_running_stream_loses_nothing() {
-    let relay = std::cell::OnceCell::new();
-    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
-        let started = UdpRelay::start(server, LinkPair::default(), 5).await.unwrap();
-        let address = started.local_addr();
-        relay.set(started).unwrap();
-        address
-    })
-    .await;
+    let (mut pair, relay) = Pair::over(LinkPair::default(), 5, &Limits::gateway()).await;
     let before = pair.gateway.tunnel.status().unwrap().remote;
     let (near, far) = pair.stream().await;
-    transfer(near, far, || relay.get().unwrap().rebind()).await;
+    transfer(near, far, || relay.rebind()).await;
     assert_ne!(pair.gateway.tunnel.status().unwrap().remote, before);
 }
 
@@ -183,16 +176,8 @@ async fn n2_a_peer_that_vanished_is_found_within_the_idle_time() {
         idle_timeout: Duration::from_millis(500),
         ..Limits::gateway()
     };
-    let relay = std::cell::OnceCell::new();
-    let mut pair = Pair::through(&Limits::edge(), &limits, async |server| {
-        let started = UdpRelay::start(server, LinkPair::default(), 2).await.unwrap();
-        let address = started.local_addr();
-        relay.set(started).unwrap();
-        address
-    })
-    .await;
+    let (mut pair, relay) = Pair::over(LinkPair::default(), 2, &limits).await;
     let (mut near, _far) = pair.stream().await;
-    let relay: &UdpRelay = relay.get().unwrap();
     relay.set_link(relay.link().with_up(false));
     let why = soon("the verdict", &mut pair.gateway.driver).await.unwrap();
     assert_eq!(why.reason, Reason::IdleTimeout);

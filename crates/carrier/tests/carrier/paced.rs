@@ -1,38 +1,22 @@
 //! Streams that wait for their turns, where it is known what the link carries. The rates that are told are so low that a transfer
 //! which is held to one does not end within a test, and one that is not does so at once.
 
-use std::cell::OnceCell;
-
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinHandle,
 };
 use tunnel_carrier::{Stream, Tunnel, quic::Limits};
-use tunnel_linkem::{LinkConfig, relay::UdpRelay};
+use tunnel_linkem::LinkConfig;
 use tunnel_model::{Class, Reason, Refusal};
-use tunnel_proto::{Open, Rate};
+use tunnel_proto::Rate;
 
-use crate::cluster::{Pair, connect, hash, noise, open, soon};
+use crate::cluster::{Pair, hash, noise, soon};
 
 /// At the rate of [`slow`], it takes minutes.
 const LONG: usize = 1_000_000;
 
 fn slow() -> Option<Rate> {
     Rate::from_bits_per_second(64_000)
-}
-
-fn of_class(class: Class) -> Open {
-    Open {
-        class,
-        ..open("port:22")
-    }
-}
-
-/// A stream of this class from the gateway to the edge; both its ends.
-async fn stream(pair: &mut Pair, class: Class) -> (Stream, Stream) {
-    let open = of_class(class);
-    let (near, far) = tokio::join!(connect(&pair.gateway.tunnel, &open), pair.edge.accept());
-    (near.unwrap(), far)
 }
 
 /// Waits until a tunnel holds to that rate.
@@ -64,7 +48,7 @@ fn write(mut stream: Stream, data: Vec<u8>) -> JoinHandle<Result<Stream, Refusal
 
 /// Starts a transfer, and waits until some of it has come: from then on it waits for its turns.
 async fn transfer(pair: &mut Pair) -> (JoinHandle<Result<Stream, Refusal>>, Stream, Vec<u8>) {
-    let (near, mut far) = stream(pair, Class::Bulk).await;
+    let (near, mut far) = pair.stream_of(Class::Bulk).await;
     let writing = write(near, noise(LONG));
     let mut begun = vec![0; 4_000];
     soon("the first of it", far.read_exact(&mut begun)).await.unwrap();
@@ -81,7 +65,7 @@ async fn whole(mut far: Stream, mut begun: Vec<u8>) {
 async fn what_somebody_waits_for_goes_before_a_transfer_that_waits_for_its_turn() {
     let mut pair = paced().await;
     let (writing, _far, _) = transfer(&mut pair).await;
-    let (mut near, mut far) = stream(&mut pair, Class::Interactive).await;
+    let (mut near, mut far) = pair.stream_of(Class::Interactive).await;
     for key in 0..20 {
         near.write_u8(key).await.unwrap();
         assert_eq!(soon("the key", far.read_u8()).await.unwrap(), key);
@@ -94,7 +78,7 @@ async fn each_end_holds_to_its_own_direction() {
     let mut pair = Pair::new().await;
     pair.edge.tunnel.set_rates(slow(), None);
     held_to(&pair.edge.tunnel, slow()).await;
-    let (near, far) = stream(&mut pair, Class::Bulk).await;
+    let (near, far) = pair.stream_of(Class::Bulk).await;
     // From the edge it is slow, and to it as fast as ever.
     let (mut read_near, mut write_near) = tokio::io::split(near);
     let (mut read_far, mut write_far) = tokio::io::split(far);
@@ -135,7 +119,7 @@ async fn a_transfer_that_waits_goes_on_at_once_when_the_link_carries_more() {
 #[tokio::test]
 async fn rates_that_come_in_the_middle_of_a_transfer_and_go_again_lose_nothing() {
     let mut pair = Pair::new().await;
-    let (near, far) = stream(&mut pair, Class::Bulk).await;
+    let (near, far) = pair.stream_of(Class::Bulk).await;
     let writing = write(near, noise(LONG));
     for bits in [64_000, 0, 16_000, 3_000_000, 0, 128_000, 64_000] {
         let rate = Rate::from_bits_per_second(bits);
@@ -189,7 +173,7 @@ async fn a_stream_that_ends_while_it_waits_holds_nobody_up() {
         writing.abort();
         let _ = writing.await;
     }
-    let (near, mut far) = stream(&mut pair, Class::Bulk).await;
+    let (near, mut far) = pair.stream_of(Class::Bulk).await;
     let writing = write(near, noise(5_000));
     let mut all = Vec::new();
     soon("the data", far.read_to_end(&mut all)).await.unwrap();
@@ -201,7 +185,7 @@ async fn a_stream_that_ends_while_it_waits_holds_nobody_up() {
 async fn a_stream_that_the_peer_breaks_while_it_waits_is_told() {
     let mut pair = paced().await;
     let (writing, far, _) = transfer(&mut pair).await;
-    let (other, mut other_far) = stream(&mut pair, Class::Bulk).await;
+    let (other, mut other_far) = pair.stream_of(Class::Bulk).await;
     let other = write(other, noise(5_000));
     far.reset(&Refusal::new(Reason::Denied, "no more of it"));
     let broken = soon("the news", writing).await.unwrap().unwrap_err();
@@ -243,7 +227,7 @@ async fn turns_of_transfers_both_ways_fill_packets_and_spill_over_into_no_others
 }
 
 async fn both_ways(pair: &mut Pair, bytes: usize) {
-    let (near, far) = stream(pair, Class::Bulk).await;
+    let (near, far) = pair.stream_of(Class::Bulk).await;
     let swap = async |stream: Stream| {
         let (mut read, mut write) = tokio::io::split(stream);
         let sending = async {
@@ -260,15 +244,8 @@ async fn both_ways(pair: &mut Pair, bytes: usize) {
 #[tokio::test]
 async fn a_thin_link_is_found_out_where_nobody_has_said_what_it_carries() {
     let link: LinkConfig = "3mbit,40ms,64kb".parse().unwrap();
-    let relay = OnceCell::new();
-    let mut pair = Pair::through(&Limits::edge(), &Limits::gateway(), async |server| {
-        let started = UdpRelay::start(server, link.into(), 1).await.unwrap();
-        let address = started.local_addr();
-        relay.set(started).unwrap();
-        address
-    })
-    .await;
-    let (near, mut far) = stream(&mut pair, Class::Api).await;
+    let (mut pair, _relay) = Pair::over(link, 1, &Limits::gateway()).await;
+    let (near, mut far) = pair.stream_of(Class::Api).await;
     let writing = write(near, noise(16 << 20));
     let mut some = vec![0; 64 * 1024];
     let held_to = soon("a rate", async {

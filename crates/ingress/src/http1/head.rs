@@ -238,7 +238,7 @@ impl Fields {
 
 /// The class that a caller has chosen, if it has chosen one: once, and in the one spelling that a class has.
 pub(super) fn chosen_class(fields: &Fields) -> Result<Option<Class>, HeadError> {
-    let Some(named) = fields.one("tunnel-class", HeadError::TwoClasses)? else {
+    let Some(named) = fields.one(CLASS_FIELD, HeadError::TwoClasses)? else {
         return Ok(None);
     };
     let class: ChosenClass = std::str::from_utf8(named).map_err(|_| ParseClassError)?.parse()?;
@@ -262,8 +262,8 @@ pub(super) fn declared(fields: &Fields, version: Version) -> Result<Declared, He
             .name
             .iter()
             .map(|&b| if b == b'_' { b'-' } else { b.to_ascii_lowercase() });
-        let is = |name: &str| dashed.clone().eq(name.bytes());
-        f.name.contains(&b'_') && (is("content-length") || is("transfer-encoding") || is("tunnel-class"))
+        let is = |name: &str| dashed.clone().eq(name.bytes().map(|b| b.to_ascii_lowercase()));
+        f.name.contains(&b'_') && (is("content-length") || is("transfer-encoding") || is(CLASS_FIELD))
     };
     if fields.iter().any(masquerades) {
         return Err(HeadError::Masquerade);

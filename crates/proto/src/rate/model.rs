@@ -291,16 +291,6 @@ impl RateModel {
         })
     }
 
-    /// What the link carries, as far as that is known.
-    pub fn estimate(&self) -> Option<Rate> {
-        self.estimate
-    }
-
-    /// The round trip without a queue, as far as that is known.
-    pub fn least_round_trip(&self) -> Option<Duration> {
-        self.least.get()
-    }
-
     fn thin_estimate(&self) -> Option<Rate> {
         self.estimate.filter(|estimate| *estimate <= self.thin)
     }
