@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod file;
+mod heap;
 mod http;
 pub mod listen;
 pub mod logs;
