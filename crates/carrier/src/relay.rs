@@ -64,12 +64,16 @@ async fn send_all(mut from: impl AsyncRead + Unpin, mut to: Sender<'_>, moved: &
     let mut buffer = BytesMut::new();
     let mut read_size = MIN_READ;
     loop {
-        buffer.reserve(read_size);
+        // What a read leaves over is read into too: memory that was never written to costs a page fault.
+        if buffer.capacity() < read_size / 4 {
+            buffer.reserve(read_size);
+        }
+        let room = buffer.capacity();
         let n = from.read_buf(&mut buffer).await.map_err(|e| local_broke(&e))?;
         if n == 0 {
             return to.finish().await;
         }
-        if buffer.len() >= read_size {
+        if n == room {
             read_size = (read_size * 2).min(MAX_READ);
         }
         to.write_chunk(buffer.split().freeze()).await?;
