@@ -5,6 +5,7 @@
 //! before everything else, and nothing else goes together with it: so a message that was written before the end of a
 //! stream is read before that end, although they are on different streams of yamux.
 
+mod farewell;
 mod messages;
 
 use std::{
@@ -13,7 +14,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -21,7 +21,7 @@ use futures_util::Stream as _;
 use tokio::{
     net::TcpStream,
     sync::mpsc,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep},
 };
 use tunnel_model::{Reason, Refusal};
 use yamux::Mode;
@@ -39,8 +39,6 @@ use super::{
     wire::{SharedWire, Verdict, Wire},
 };
 
-/// How long a farewell may take; a peer that does not read is left without.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// Streams that somebody asked for and that are not opened yet.
 const MAX_OPENINGS: usize = 64;
 /// Messages that wait because the peer does not read them, in bytes.
@@ -182,8 +180,7 @@ impl Actor {
             served.lane.wake_all();
         }
         if farewell {
-            // A peer that does not listen any more is not waited for.
-            let _ = timeout(FAREWELL, self.take_leave(&refusal)).await;
+            self.take_leave(&refusal).await;
         }
     }
 
@@ -234,8 +231,18 @@ impl Actor {
         }
     }
 
-    /// Has yamux send what it was given and take what has arrived.
+    /// Has yamux send what it was given and take what has arrived, and wakes those who read it.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.take_in(cx)?;
+        for stream in self.shared.ready.take_arrived() {
+            if let Some(served) = self.lanes.get(&stream) {
+                served.lane.wake_reader();
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         loop {
             let next = self.yamux.poll_next_inbound(cx);
             let acknowledged = self.wire.lock().meter.acknowledged();
@@ -298,7 +305,8 @@ impl Actor {
         let id = stream.id().val();
         let place = self.shared.ready.place(id);
         let waker = Waker::from(Arc::clone(&place));
-        let lane = Arc::new(Lane::new(stream, place, inbound));
+        let arrival = Waker::from(self.shared.ready.arrival(id));
+        let lane = Arc::new(Lane::new(stream, place, arrival, inbound));
         let served = Served {
             lane: Arc::clone(&lane),
             waker,
@@ -410,17 +418,17 @@ impl Actor {
         let mut fed = Fed::Nothing;
         while bytes < room && self.messages.waiting.is_empty() && self.owed == 0 {
             let Some(stream) = self.shared.ready.next() else { break };
-            bytes += self.serve(stream);
+            bytes += self.serve(stream, room - bytes);
             fed = Fed::Something;
         }
         fed
     }
 
-    fn serve(&mut self, stream: u32) -> usize {
+    fn serve(&mut self, stream: u32, room: usize) -> usize {
         let Some(Served { lane, waker }) = self.lanes.get(&stream) else {
             return 0;
         };
-        let served = lane.serve(&mut Context::from_waker(waker));
+        let served = lane.serve(&mut Context::from_waker(waker), room);
         let inbound = lane.inbound;
         if served.again {
             lane.place.queue();
@@ -446,48 +454,5 @@ impl Actor {
             }
         }
         served.bytes
-    }
-
-    /// Says goodbye, and waits until the peer has gone too.
-    async fn take_leave(&mut self, refusal: &Refusal) {
-        self.messages.say(&Message::Goodbye(refusal.clone()));
-        let limit = self.limits.max_streams as usize;
-        let said = poll_fn(|cx| {
-            loop {
-                self.wire.lock().begin_round();
-                while let Poll::Ready(next) = self.yamux.poll_next_inbound(cx) {
-                    match next {
-                        Some(Ok(stream)) if self.refused.len() < limit => self.refused.push(stream),
-                        _ => return Poll::Ready(false),
-                    }
-                }
-                if self.in_flight() == 0 {
-                    if self.messages.waiting.is_empty() {
-                        return Poll::Ready(true);
-                    }
-                    if self.messages.send() {
-                        self.frames += 1;
-                        continue;
-                    }
-                }
-                let held_back = self.wire.lock().room() == 0;
-                if ready!(self.wire.lock().poll_flush(cx)).is_err() {
-                    return Poll::Ready(false);
-                }
-                if !held_back {
-                    // The peer gives no room for messages, or yamux wakes the task when it can go on.
-                    return Poll::Pending;
-                }
-            }
-        });
-        if !said.await {
-            return;
-        }
-        self.wire.lock().end();
-        let flushed = poll_fn(|cx| self.wire.lock().poll_flush(cx)).await;
-        if flushed.is_ok() {
-            self.wire.lock().shut_down();
-            poll_fn(|cx| self.wire.lock().poll_ignore(cx)).await;
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! Whoever reads takes data straight from yamux. What is written waits here until the task hands it on, so that streams of
 //! higher priority go first and what was not sent yet can still be overtaken or withdrawn.
 
+mod serving;
+
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -10,25 +12,26 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream as _, io::AsyncWrite as _};
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream as _;
 use tunnel_model::Reason;
 
+use self::serving::Served;
 use super::{
-    limits::{MAX_BODY, SURELY_WANTED, UNASKED},
+    limits::{SURELY_WANTED, UNASKED},
     ready::Place,
 };
 
 /// What may wait on one stream before its writer has to wait, in bytes.
 const QUEUE: usize = 64 * 1024;
-/// Pieces below this size are gathered into one frame, in bytes.
-const SMALL: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) place: Arc<Place>,
     /// The peer opened it.
     pub(super) inbound: bool,
+    /// What yamux wakes when something has arrived.
+    arrival: Waker,
     state: Mutex<State>,
 }
 
@@ -86,27 +89,6 @@ pub(super) enum Receiving {
     Stopped,
 }
 
-/// What came of serving a lane.
-#[derive(Debug, Default)]
-pub(super) struct Served {
-    /// Frames that were handed to yamux.
-    pub(super) frames: u64,
-    /// Bytes in them.
-    pub(super) bytes: usize,
-    /// To be told to the peer.
-    pub(super) reset: Option<Reason>,
-    /// Likewise.
-    pub(super) stop: Option<Reason>,
-    /// The peer knows now that the stream is taken.
-    pub(super) taken: bool,
-    /// There is more to do.
-    pub(super) again: bool,
-    /// Both directions have come to their ends.
-    pub(super) done: bool,
-    /// The peer never heard of it.
-    pub(super) unheard: bool,
-}
-
 /// A write that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CannotWrite {
@@ -124,10 +106,11 @@ pub(super) enum Got {
 }
 
 impl Lane {
-    pub(super) fn new(yamux: yamux::Stream, place: Arc<Place>, inbound: bool) -> Self {
+    pub(super) fn new(yamux: yamux::Stream, place: Arc<Place>, arrival: Waker, inbound: bool) -> Self {
         Self {
             place,
             inbound,
+            arrival,
             state: Mutex::new(State {
                 yamux,
                 begun: inbound,
@@ -232,7 +215,7 @@ impl Lane {
             Receiving::Stopped => return Poll::Ready(Got::Closed),
         }
         if state.rest.is_empty() {
-            match Pin::new(&mut state.yamux).poll_next(cx) {
+            match Pin::new(&mut state.yamux).poll_next(&mut Context::from_waker(&self.arrival)) {
                 Poll::Ready(Some(Ok(packet))) => state.rest = Bytes::from_owner(packet),
                 // yamux shows an end, a reset and a lost connection alike; the task that owns the connection knows which.
                 Poll::Ready(None | Some(Err(_))) => {
@@ -297,6 +280,14 @@ impl Lane {
         }
     }
 
+    /// Something has arrived, or it is certain that nothing will.
+    pub(super) fn wake_reader(&self) {
+        let reader = self.lock().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
     /// The peer took the stream.
     pub(super) fn peer_took(&self) {
         if self.lock().before_taken.take().is_some() {
@@ -309,9 +300,10 @@ impl Lane {
         self.lock().wake(true);
     }
 
-    /// What the task that owns the connection does for the stream: at most one frame of data.
-    pub(super) fn serve(&self, cx: &mut Context<'_>) -> Served {
-        self.lock().serve(cx)
+    /// What the task that owns the connection does for the stream: hands on frames of data until there are `room` bytes
+    /// in them.
+    pub(super) fn serve(&self, cx: &mut Context<'_>, room: usize) -> Served {
+        self.lock().serve(cx, room)
     }
 }
 
@@ -354,147 +346,5 @@ impl State {
         if all {
             self.clear();
         }
-    }
-
-    fn serve(&mut self, cx: &mut Context<'_>) -> Served {
-        let mut served = Served::default();
-        if std::mem::take(&mut self.unclear) && self.receiving == Receiving::Open {
-            self.receiving = Receiving::Ended;
-            self.wake(false);
-        }
-        if self.begun {
-            served.stop = self.stop.take();
-        }
-        if self.want && !self.taken {
-            // An empty frame carries the flag that says so.
-            self.write(cx, &[], &mut served);
-        }
-        match self.sending {
-            Sending::Open | Sending::Finishing => self.send(cx, &mut served),
-            Sending::Resetting(reason) => {
-                self.clear();
-                served.reset = Some(reason).filter(|_| self.begun);
-                self.sending = Sending::Told;
-                // The end must come after what was told.
-                served.again = true;
-            }
-            Sending::Told => self.close(cx, Sending::Reset, &mut served),
-            // Nobody reads, so that nobody can take the end for a good one.
-            Sending::Stopped(_) if !self.yamux.is_write_closed() => self.close(cx, self.sending, &mut served),
-            Sending::Stopped(_) | Sending::Finished | Sending::Reset => {}
-        }
-        let sent = match self.sending {
-            Sending::Finished | Sending::Reset => true,
-            Sending::Stopped(_) => self.yamux.is_write_closed() || self.yamux.is_closed(),
-            _ => false,
-        };
-        served.done = sent && self.receiving != Receiving::Open;
-        served.unheard = !self.begun;
-        served.again |= self.begun && self.stop.is_some();
-        served
-    }
-
-    /// Hands one frame on, or the end.
-    fn send(&mut self, cx: &mut Context<'_>, served: &mut Served) {
-        if self.queue.is_empty() && !self.tail.is_empty() {
-            self.queue.push_back(self.tail.split().freeze());
-        }
-        let mut written = 0;
-        match self.queue.front() {
-            None if self.sending == Sending::Finishing => return self.close(cx, Sending::Finished, served),
-            None => return,
-            Some(first) if first.len() < SMALL && self.queue.len() > 1 => {
-                let gathered = self.gather();
-                written += self.write(cx, &gathered, served);
-            }
-            Some(first) => {
-                let first = first.clone();
-                written += self.write(cx, &first, served);
-            }
-        }
-        if written == 0 {
-            return;
-        }
-        self.queued -= written;
-        served.bytes += written;
-        while let Some(first) = self.queue.front_mut()
-            && first.len() <= written
-        {
-            written -= first.len();
-            self.queue.pop_front();
-        }
-        if let Some(first) = self.queue.front_mut() {
-            first.advance(written);
-        }
-        served.again = self.queued > 0 || self.sending == Sending::Finishing;
-        if self.queued < QUEUE
-            && let Some(writer) = self.writer.take()
-        {
-            writer.wake();
-        }
-    }
-
-    fn gather(&self) -> Vec<u8> {
-        let mut gathered = Vec::with_capacity(MAX_BODY);
-        for chunk in &self.queue {
-            let part = chunk.len().min(MAX_BODY - gathered.len());
-            gathered.extend_from_slice(&chunk[..part]);
-        }
-        gathered
-    }
-
-    /// Writes one frame; says how much of the bytes it took, none if there is no room.
-    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8], served: &mut Served) -> usize {
-        let limit = self.before_taken.map_or(MAX_BODY, |left| left as usize);
-        let bytes = &bytes[..bytes.len().min(limit)];
-        if bytes.is_empty() && limit == 0 {
-            return 0;
-        }
-        match Pin::new(&mut self.yamux).poll_write(cx, bytes) {
-            Poll::Ready(Ok(written)) => {
-                if let Some(left) = &mut self.before_taken {
-                    *left -= u32::try_from(written).unwrap_or(0);
-                }
-                self.begun = true;
-                self.framed(served);
-                written
-            }
-            // The peer broke both directions without a word.
-            Poll::Ready(Err(_)) => {
-                self.sending = Sending::Stopped(Reason::Cancelled);
-                self.clear();
-                self.wake(false);
-                0
-            }
-            Poll::Pending => 0,
-        }
-    }
-
-    fn close(&mut self, cx: &mut Context<'_>, then: Sending, served: &mut Served) {
-        if !self.begun && then == Sending::Finished {
-            // The end alone would not open the stream.
-            self.write(cx, &[], served);
-            if !self.begun {
-                return;
-            }
-        }
-        // One that the peer broke is closed without a frame.
-        let framed = !self.yamux.is_closed();
-        if Pin::new(&mut self.yamux).poll_close(cx).is_pending() {
-            return;
-        }
-        if framed {
-            self.framed(served);
-        }
-        self.sending = then;
-        if let Some(watcher) = self.watcher.take() {
-            watcher.wake();
-        }
-    }
-
-    /// yamux has a frame of the stream to send, which says that it is open, or taken.
-    fn framed(&mut self, served: &mut Served) {
-        served.frames += 1;
-        served.taken |= !std::mem::replace(&mut self.taken, true);
     }
 }

@@ -1,4 +1,4 @@
-//! Which streams want the attention of the task that owns the connection, in which order.
+//! Which streams want the attention of the task that owns the connection, in which order, and which of their readers.
 
 use std::{
     cmp::Reverse,
@@ -16,6 +16,8 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     queues: Mutex<BTreeMap<Reverse<i32>, VecDeque<Arc<Place>>>>,
+    /// Streams whose readers are to be woken.
+    arrived: Mutex<Vec<u32>>,
     /// Wakes the task.
     pub(super) task: AtomicWaker,
 }
@@ -29,7 +31,32 @@ pub(super) struct Place {
     ready: Arc<Ready>,
 }
 
+/// Notes that something has arrived for the reader of a stream. yamux says so for each frame, in the task that owns the
+/// connection. That wakes readers once it has taken all that there is, so that they pass many frames on at once and not,
+/// on another processor meanwhile, each by itself.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    stream: u32,
+    ready: Arc<Ready>,
+}
+
 impl Ready {
+    pub(super) fn arrival(self: &Arc<Self>, stream: u32) -> Arc<Arrival> {
+        Arc::new(Arrival {
+            stream,
+            ready: Arc::clone(self),
+        })
+    }
+
+    /// The streams whose readers are to be woken.
+    pub(super) fn take_arrived(&self) -> Vec<u32> {
+        std::mem::take(&mut self.arrived())
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn place(self: &Arc<Self>, stream: u32) -> Arc<Place> {
         Arc::new(Place {
             stream,
@@ -76,6 +103,16 @@ impl Place {
             drop(queues);
             self.ready.task.wake();
         }
+    }
+}
+
+impl Wake for Arrival {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.arrived().push(self.stream);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
@@ -215,10 +215,18 @@ impl RecvStream {
         }
     }
 
-    /// Fills what there is of the buffer's room; nothing if the peer's stream has ended.
+    /// Fills the buffer's room with what there is; with nothing if the peer's stream has ended.
     pub fn poll_read_buf(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ReadError>> {
-        if let Some(data) = ready!(self.poll_read_chunk(cx, buf.remaining()))? {
-            buf.put_slice(&data);
+        let before = buf.filled().len();
+        while buf.remaining() > 0 {
+            match self.poll_read_chunk(cx, buf.remaining()) {
+                Poll::Ready(Ok(Some(data))) => buf.put_slice(&data),
+                // It comes again.
+                _ if buf.filled().len() > before => break,
+                Poll::Ready(Ok(None)) => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
         }
         Poll::Ready(Ok(()))
     }

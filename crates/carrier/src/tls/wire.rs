@@ -1,8 +1,8 @@
 //! TLS on a TCP socket, as yamux writes to it and reads from it.
 //!
 //! Small writes are gathered: a frame's header and its data become one record, and many records one call to the kernel.
-//! How many is decided here, because what is encrypted can no longer be overtaken: while the socket takes everything they
-//! may be many, and few once it is full.
+//! How many is decided here, because what is encrypted can no longer be overtaken: they become more for as long as the
+//! socket takes everything, and are few once it is full.
 
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
@@ -22,12 +22,15 @@ use super::{
     shared::Traffic,
 };
 
-/// Encrypted data that may wait while the socket takes everything, in bytes.
-const FAST_BACKLOG: usize = 64 * 1024;
-/// Likewise while it is full.
-const SLOW_BACKLOG: usize = 16 * 1024;
-/// How much is read from the socket at once, in bytes. rustls by itself would read 4 KiB.
-const READ: usize = 64 * 1024;
+/// Encrypted data that may wait at first, and while the socket is full, in bytes. Each time that the socket takes all of as
+/// much at once, twice as much may wait.
+const MIN_BACKLOG: usize = 16 * 1024;
+/// However often it does.
+const MAX_BACKLOG: usize = 256 * 1024;
+/// How much is read from the socket at once, in bytes: at first, and at most after reads that came back full. rustls by
+/// itself would read 4 KiB.
+const MIN_READ: usize = 16 * 1024;
+const MAX_READ: usize = 256 * 1024;
 /// How much is read before something else gets its turn, in bytes.
 const READ_ROUND: usize = 256 * 1024;
 
@@ -40,8 +43,8 @@ pub(super) struct Wire {
     head: Vec<u8>,
     /// What was encrypted and not taken by the socket, about.
     backlog: usize,
-    /// The socket did not take all of it.
-    full: bool,
+    /// What this may come to.
+    limit: usize,
     /// Frames with data that yamux has handed over.
     data_frames: u64,
     /// What was read and not decrypted. Let go whenever it is empty, for there are many connections and most are idle.
@@ -63,10 +66,12 @@ pub(super) enum Verdict {
     Violation(Refusal),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unread {
     bytes: Vec<u8>,
     start: usize,
+    /// How much is read at once.
+    size: usize,
 }
 
 impl Wire {
@@ -79,9 +84,13 @@ impl Wire {
             traffic,
             head: Vec::new(),
             backlog: 0,
-            full: false,
+            limit: MIN_BACKLOG,
             data_frames: 0,
-            unread: Unread::default(),
+            unread: Unread {
+                bytes: Vec::new(),
+                start: 0,
+                size: MIN_READ,
+            },
             round: 0,
             meter,
             last_heard: Instant::now(),
@@ -91,8 +100,7 @@ impl Wire {
 
     /// How much more may be written before the socket takes some of what waits, in bytes.
     pub(super) fn room(&self) -> usize {
-        let limit = if self.full { SLOW_BACKLOG } else { FAST_BACKLOG };
-        limit.saturating_sub(self.backlog)
+        self.limit.saturating_sub(self.backlog)
     }
 
     pub(super) fn data_frames(&self) -> u64 {
@@ -134,6 +142,7 @@ impl Wire {
 
     /// Hands to the socket what waits, as far as it takes it; ready when nothing waits any more.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let limited = self.backlog >= self.limit;
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Socket(&self.tcp)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -142,13 +151,15 @@ impl Wire {
                     self.traffic.sent.fetch_add(sent as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.full = true;
+                    self.limit = MIN_BACKLOG;
                     ready!(self.tcp.poll_write_ready(cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        self.full = false;
+        if limited {
+            self.limit = (self.limit * 2).min(MAX_BACKLOG);
+        }
         self.backlog = 0;
         Poll::Ready(Ok(()))
     }
@@ -243,13 +254,20 @@ impl Unread {
     fn poll_fill(&mut self, tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.bytes.clear();
         self.start = 0;
-        self.bytes.reserve(READ);
+        self.bytes.reserve(self.size);
         loop {
             match tcp.try_read_buf(&mut self.bytes) {
-                Ok(read) => return Poll::Ready(Ok(read)),
+                Ok(read) => {
+                    if read >= self.size {
+                        self.size = (self.size * 2).min(MAX_READ);
+                    } else if read < self.size / 4 {
+                        self.size = (self.size / 2).max(MIN_READ);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if tcp.poll_read_ready(cx)?.is_pending() {
-                        *self = Self::default();
+                        self.bytes = Vec::new();
                         return Poll::Pending;
                     }
                 }
