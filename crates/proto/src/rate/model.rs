@@ -67,6 +67,14 @@ const FOREIGN: Duration = Duration::from_millis(25);
 const DRAIN_MOST: f64 = 0.5;
 /// What is left of the estimate each round that a drain takes too long, and after a probe that found nothing.
 const STILL_THERE: f64 = 0.995;
+/// What a queue that shows in a cruise takes off the estimate; twice as much each time that cruises before it were cut short
+/// too, so often: an estimate that is too high by a tenth would otherwise take half a minute to come down, and the other end
+/// sees its queue all that time.
+const TOO_HIGH: f64 = 0.005;
+const TOO_HIGH_DOUBLED: u32 = 2;
+/// The most that the estimate grows by in a round of a drain. What left the carrier unpaced, and acknowledgements that stood in
+/// the queue on the way back and come all at once, look like a link that carries more.
+const DRAIN_GROWTH: f64 = 1.1;
 /// Rounds that a drain may take until the queue must be somebody else's.
 const DRAIN_ROUNDS: u32 = 8;
 /// Rounds that a link must carry the same in, with a queue in each, to be taken for thin.
@@ -104,6 +112,8 @@ pub struct RateModel {
     usual: Option<Duration>,
     /// How long the next cruise lasts, at least; by chance up to half as long again.
     cruise_for: Duration,
+    /// Cruises in a row that a queue cut short.
+    cut_short: u32,
     dice: SmallRng,
     /// The largest packet that has arrived, in bytes.
     packet: u64,
@@ -163,6 +173,7 @@ impl RateModel {
             last: Duration::ZERO,
             usual: None,
             cruise_for: CRUISE_FOR,
+            cut_short: 0,
             dice: SmallRng::seed_from_u64(seed),
             packet: PACKET,
             newest: None,
@@ -347,20 +358,22 @@ impl RateModel {
         self.phase = match self.phase {
             Phase::Startup { carried, empty } => self.start(before, carried, empty, lesson, now),
             phase => {
-                self.estimate = Some(if !full {
+                let mut estimate = if !full {
                     before.max(carried_twice)
                 } else if lesson.used && lesson.held_up {
                     follow(before, round_before.max(lesson.carried))
                 } else {
                     before
-                });
-                if let Phase::Drain { rounds: 2.., .. } = phase
-                    && lesson.queue >= HIGH
-                {
-                    // It should be gone by now: the link carries a little less than that.
-                    self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
+                };
+                if let Phase::Drain { rounds, .. } = phase {
+                    estimate = estimate.min(before.scaled(DRAIN_GROWTH));
+                    if rounds >= 2 && lesson.queue >= HIGH {
+                        // It should be gone by now: the link carries a little less than that.
+                        estimate = estimate.scaled(STILL_THERE);
+                    }
                 }
-                if self.estimate.is_some_and(|estimate| estimate < before.scaled(0.9)) {
+                self.estimate = Some(estimate);
+                if estimate < before.scaled(0.9) {
                     // A link that changes is asked more often.
                     self.cruise_for = CRUISE_FOR;
                 }
@@ -407,10 +420,20 @@ impl RateModel {
                 }
             }
             Phase::Cruise { .. } | Phase::Probe { .. } if lesson.queue >= HIGH || lesson.many_lost => {
-                self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
+                let early = matches!(phase, Phase::Cruise { until, .. } if now < until);
+                self.cut_short = if early {
+                    TOO_HIGH_DOUBLED.min(self.cut_short + 1)
+                } else {
+                    0
+                };
+                let off = TOO_HIGH * f64::from(1_u32 << self.cut_short);
+                self.estimate = self.estimate.map(|estimate| estimate.scaled(1.0 - off));
                 drain(lesson.queue)
             }
             Phase::Cruise { until, rounds } => {
+                if now >= until {
+                    self.cut_short = 0;
+                }
                 let usual = self.usual.filter(|_| rounds > 0);
                 let usual = usual.map_or(lesson.round_trip, |usual| (usual * 3 + lesson.round_trip) / 4);
                 self.usual = Some(usual);

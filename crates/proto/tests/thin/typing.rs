@@ -107,3 +107,27 @@ fn keystrokes_do_not_wait_longer_if_transfers_begin_at_different_times() {
         );
     }
 }
+
+/// What an end takes for the link's rate while both begin is far off now and then, and must not stay so: the other end sees
+/// the queue that comes of it, and holds back for it.
+#[test]
+fn however_two_transfers_begin_keystrokes_soon_wait_as_long_as_ever() {
+    let mut slow = Vec::new();
+    for seed in 0..48 {
+        let mut world = World::seeded("3mbit,60ms,64kb", seed);
+        world.greet();
+        let typing = world.open(0, Class::Interactive, Kind::Typing);
+        world.run(Duration::from_millis(500 + seed * 13));
+        let up = world.open(0, Class::Api, Kind::Bulk);
+        world.run(Duration::from_millis(seed * 10));
+        let down = world.open(1, Class::Api, Kind::Bulk);
+        world.run(15 * S);
+        world.echoes.clear();
+        let goodput = world.goodput(15 * S, &[(1, up), (0, down)]);
+        let p99 = percentile(&world.echoes[&typing], 99);
+        if p99 > ROUND_TRIP + 35 * MS || goodput.iter().any(|share| *share < 0.8) {
+            slow.push((seed, p99, goodput));
+        }
+    }
+    assert!(slow.len() <= 3, "{slow:?}");
+}

@@ -11,7 +11,7 @@ use tunnel_proto::{Packets, Rate, RateModel, ScheduleConfig, Scheduler, StreamId
 
 use crate::{
     carrier::{Carrier, DATA, HEADERS, Packet, Piece},
-    host::Host,
+    host::{Host, Load},
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -209,6 +209,17 @@ impl World {
         let config: LinkConfig = link.parse().unwrap();
         let bits = config.rate.unwrap().get();
         Self::with(link, Rate::from_bits_per_second(bits))
+    }
+
+    /// Nodes whose chances are those of this seed, on machines with little else to do.
+    pub(crate) fn seeded(link: &str, seed: u64) -> Self {
+        let mut world = Self::with(link, None);
+        let now = world.now;
+        world.nodes = [2 * seed, 2 * seed + 1].map(|seed| Node {
+            host: Host::shared(Load::light(seed), now),
+            ..Node::new(None, seed, now)
+        });
+        world
     }
 
     /// Nodes that take links up to this rate for thin.

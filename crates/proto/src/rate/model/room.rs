@@ -9,7 +9,7 @@ use super::{ACK_DELAY, NO_QUEUES, Phase, RateModel};
 const GROWTH: f64 = 1.25;
 const GROWTH_IN_QUEUES: f64 = 1.1;
 /// What a carrier may hold beyond what is in flight.
-const BUFFERED: Duration = Duration::from_millis(50);
+const BUFFERED: Duration = Duration::from_millis(25);
 /// While packets are lost it holds what was sent behind a gap until that is filled: beside the round trip in which a loss shows,
 /// one more until what was sent again has arrived, and half of one because that may be lost too.
 const BEHIND_GAPS: f64 = 1.5;
@@ -29,8 +29,8 @@ impl RateModel {
                 let more = if carried == NO_QUEUES { GROWTH } else { GROWTH_IN_QUEUES };
                 (estimate.scaled(more).bytes_in(self.round_trip() + ACK_DELAY) + slack).max(other)
             }
-            // What the carrier holds already may not stand in the link's queue.
-            Phase::Drain { .. } => whole(self.round_trip()) + slack / 2,
+            // What the carrier holds already may not stand in the link's queue; nor may it hold up who types for long.
+            Phase::Drain { .. } => whole(self.round_trip()) + slack,
             Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,
             Phase::Compete { .. } => 2 * whole(self.round.least.unwrap_or_default().max(self.round_trip())) + slack,
         }
@@ -48,9 +48,7 @@ impl RateModel {
             (Some(estimate), Phase::Startup { .. } | Phase::Compete { .. }) => {
                 window.saturating_mul(2) + estimate.bytes_in(gaps)
             }
-            (Some(estimate), _) => {
-                estimate.bytes_in(self.round_trip() + gaps + ACK_DELAY + BUFFERED) + self.slack() * 2
-            }
+            (Some(estimate), _) => estimate.bytes_in(self.round_trip() + gaps + ACK_DELAY + BUFFERED) + self.slack(),
         }
     }
 }
