@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | startup | nothing: the window is the other controller's, and at least a tenth more than what was carried | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
 //! | drain | less, so that the queue is gone a round later | the queue is gone; if it never goes: compete |
-//! | cruise | [`CRUISE`] | a while later: probe; a queue shows: drain |
+//! | cruise | a little less than the estimate | a while later: probe; a queue shows: drain |
 //! | probe | a few milliseconds of queue above the estimate, twice as much each time that it did no harm | a queue shows |
 //! | compete | as a loss-based sender would: the queue is somebody else's | the queue is gone |
 //!
@@ -22,6 +22,7 @@
 //! that the link carries far more ([`Trains`]), and its round trips jump up and down ([`Doubts`]). In doubt the link is let go,
 //! for longer each time.
 
+mod pace;
 mod room;
 mod startup;
 
@@ -38,8 +39,6 @@ use super::{
     window::LeastLately,
 };
 
-/// Between probes, this part of the estimate is used: what stands in the queue by chance goes away.
-const CRUISE: f64 = 0.98;
 /// How long a cruise lasts until the next probe: twice as long each time that a probe found nothing, and at least so many
 /// rounds.
 const CRUISE_FOR: Duration = Duration::from_secs(1);
@@ -47,13 +46,6 @@ const CRUISE_LONGEST: Duration = Duration::from_secs(6);
 const CRUISE_ROUNDS: u32 = 4;
 /// A queue that a probe may build where the link has no more to give.
 const PROBE_QUEUE: Duration = Duration::from_millis(3);
-const PROBE_LEAST: f64 = 0.005;
-/// The most that the first probes come to build: a quarter of the round trip, within these. If they did no harm, twice as much
-/// each time: a link that is much faster is soon found out.
-const PROBE_MOST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(15)];
-const PROBES_MOST: u32 = 4;
-/// One more for each so much of a round trip.
-const PROBES_MORE: Duration = Duration::from_millis(100);
 /// What is no queue: the ticks of timers, and small packets that were faster than full ones are, here and on the way back.
 const JITTER: Duration = Duration::from_millis(3);
 const JITTER_PACKETS: f64 = 1.5;
@@ -63,8 +55,6 @@ const SEEN: Duration = Duration::from_millis(2);
 const HIGH: Duration = Duration::from_millis(10);
 /// A queue that never goes is somebody else's, if it is at least this long.
 const FOREIGN: Duration = Duration::from_millis(25);
-/// The most that a drain takes off the rate.
-const DRAIN_MOST: f64 = 0.5;
 /// What is left of the estimate each round that a drain takes too long, and after a probe that found nothing.
 const STILL_THERE: f64 = 0.995;
 /// What a queue that shows in a cruise takes off the estimate; twice as much each time that cruises before it were cut short
@@ -276,32 +266,6 @@ impl RateModel {
         }
     }
 
-    /// What to pace to; `None` if nobody need be held back.
-    pub fn pacing(&self) -> Option<Rate> {
-        let estimate = self.thin_estimate()?;
-        let round_trip = self.round_trip() + self.round_length();
-        Some(match self.phase {
-            Phase::Startup { .. } => return None,
-            Phase::Drain { queue, .. } => {
-                // All of it, also what may be chance.
-                let whole = queue + self.jitter() / 2;
-                let less = whole.div_duration_f64(round_trip).clamp(1.0 - CRUISE, DRAIN_MOST);
-                estimate.scaled(1.0 - less)
-            }
-            Phase::Cruise { .. } => estimate.scaled(CRUISE),
-            Phase::Probe { step, .. } => {
-                let least = PROBE_QUEUE.div_duration_f64(round_trip).max(PROBE_LEAST);
-                let more = least * f64::from(1_u32 << step.min(16));
-                let most = (self.round_trip() / 4)
-                    .clamp(PROBE_MOST[0], PROBE_MOST[1])
-                    .div_duration_f64(round_trip);
-                let most = most * f64::from(1_u32 << step.saturating_sub(self.probes_most()).min(16));
-                estimate.scaled(1.0 + more.min(most).min(1.0))
-            }
-            Phase::Compete { rate } => rate,
-        })
-    }
-
     fn thin_estimate(&self) -> Option<Rate> {
         self.estimate.filter(|estimate| *estimate <= self.thin)
     }
@@ -313,15 +277,6 @@ impl RateModel {
     /// A few packets more or less.
     fn slack(&self) -> u64 {
         u64::from(ROUND_PACKETS) * self.packet
-    }
-
-    /// How many probes stay small. Where round trips are long, each has been going on for long when its harm shows.
-    fn probes_most(&self) -> u32 {
-        let more = self.round_trip().div_duration_f64(PROBES_MORE);
-        // A cast of a float saturates.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let more = more as u32;
-        PROBES_MOST.saturating_add(more)
     }
 
     fn jitter(&self) -> Duration {
@@ -377,7 +332,9 @@ impl RateModel {
                     // A link that changes is asked more often.
                     self.cruise_for = CRUISE_FOR;
                 }
-                if self.doubts.see(lesson.round_trip) && self.given.is_none() {
+                // While queues drain, at both ends perhaps, round trips go up and down by themselves.
+                let drains = matches!(phase, Phase::Drain { .. });
+                if !drains && self.doubts.see(lesson.round_trip) && self.given.is_none() {
                     self.let_go(now);
                     return;
                 }
