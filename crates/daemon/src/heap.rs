@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 /// Freed memory at the end of a heap, of which a thread has one, that is kept for what comes next, in bytes. Streams free
-/// and allocate some hundred KiB each time the other end has acknowledged; what is given back to the system meanwhile
-/// costs a page fault for each 4 KiB when it is needed again, which was one twentieth of all that a busy agent did.
+/// and allocate some megabytes each time the other end has acknowledged; what is given back to the system meanwhile costs a
+/// page fault for each 4 KiB when it is needed again.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 2 * 1024 * 1024;
 /// Blocks from this size on are apart, and go back to the system at once, in bytes. Above the largest read of a stream.

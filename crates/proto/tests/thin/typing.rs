@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use tunnel_model::Class;
 
-use crate::{
-    host::{Host, Load},
-    world::{Kind, MS, World, percentile},
-};
+use crate::world::{Kind, MS, World, percentile};
 
 const S: Duration = Duration::from_secs(1);
 const ROUND_TRIP: Duration = Duration::from_millis(60);
@@ -78,10 +75,7 @@ fn keystrokes_do_not_wait_longer_if_transfers_begin_at_different_times() {
         ("3mbit,60ms,64kb", 4000),
         ("10mbit,60ms,64kb", 700),
     ] {
-        let mut world = World::new(link);
-        for (node, seed) in world.nodes.iter_mut().zip(1..) {
-            node.host = Host::shared(Load::light(seed), world.now);
-        }
+        let mut world = World::seeded(link, 1);
         world.greet();
         let typing = world.open(0, Class::Interactive, Kind::Typing);
         world.run(S);
