@@ -54,6 +54,7 @@ mod seen;
 mod session;
 mod silence;
 mod stream;
+mod transit;
 
 pub use backoff::Backoff;
 pub use flow::{MAX_PACKET, PacketReader, decode_datagram, encode_datagram, encode_packet};
@@ -71,3 +72,4 @@ pub use session::{
 };
 pub use silence::{Counted, Silence, Suspicion};
 pub use stream::{Fate, StreamId};
+pub use transit::{TRANSIT, Timing, Transit};

@@ -1,5 +1,6 @@
 //! How fast a link is: [`Rate`], and the model that measures one ([`RateModel`]).
 
+mod delays;
 mod doubts;
 mod losses;
 mod model;

@@ -205,6 +205,9 @@ impl Controller for Attachment {
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        if let Some(ways) = self.told.take_ways() {
+            self.model.handle_transit(ways.there, ways.back, now);
+        }
         self.model.handle_acks_end(now);
         self.follow(now);
     }

@@ -1,8 +1,11 @@
 //! What somebody says of a connection's link, and what the connection makes of it and measures.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tunnel_proto::Rate;
@@ -26,6 +29,23 @@ pub(super) struct Told {
     pub(super) buffer: AtomicU64,
     /// What may be sent where nothing was told, in bytes per second; zero is anything.
     pub(super) measured: AtomicU64,
+    ways: Mutex<Option<Ways>>,
+}
+
+/// How long the ways there and back are, each on top of a time that is the same for all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ways {
+    /// The least since it was looked at.
+    pub(super) there: Duration,
+    /// The last.
+    pub(super) back: Duration,
+}
+
+impl Told {
+    /// What was seen since this was asked last.
+    pub(super) fn take_ways(&self) -> Option<Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl LinkRate {
@@ -44,6 +64,18 @@ impl LinkRate {
     /// What may be sent, where no rate was given and the link turned out to be thin.
     pub fn measured(&self) -> Option<Rate> {
         Rate::from_bytes_per_second(self.0.measured.load(Ordering::Relaxed))
+    }
+
+    /// Packets took so long to the peer, and what answered them to come back, each on top of a time that is the same for all.
+    pub(crate) fn saw(&self, there: Duration, back: Duration) {
+        let mut ways = self.0.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = ways.map_or(there, |seen| seen.there.min(there));
+        *ways = Some(Ways { there, back });
+    }
+
+    /// Whether the link carries so much that nothing stands in line there for long.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.0.buffer.load(Ordering::Relaxed) == u64::MAX
     }
 
     /// How much the connection should hold, in bytes, so that what it was given does not stand in line there.

@@ -165,7 +165,7 @@ impl Driver {
 
     /// Runs until the carrier is gone, and says why it is. Streams then wait for another, unless the session is over.
     pub async fn run(mut self) -> Refusal {
-        let datagrams = read_datagrams(Arc::clone(&self.shared), self.connection.clone());
+        let datagrams = read_datagrams(Arc::clone(&self.shared), self.connection.clone(), self.number);
         self.datagrams.spawn(datagrams);
         loop {
             if let Err(refusal) = self.step().await {

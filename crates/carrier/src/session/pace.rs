@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use tunnel_proto::Session;
+use bytes::Bytes;
+use tunnel_proto::{Session, Timing, Transit};
 
 use crate::{link::Connection, quic::LinkRate};
 
@@ -32,18 +33,54 @@ pub(super) struct Pace {
     asked: Option<Instant>,
     /// What it was told to hold, in bytes.
     held: Option<u64>,
+    transit: Transit,
 }
 
 impl Pace {
-    pub(super) fn of(connection: Connection) -> Self {
-        Self {
+    pub(super) fn of(connection: Connection, now: Instant) -> Self {
+        let mut pace = Self {
+            link: connection.link_rate(),
             connection,
             looked: None,
             counted: None,
             beside: 0,
-            link: None,
             asked: None,
             held: None,
+            transit: Transit::new(now),
+        };
+        let stamp = pace.transit.stamp(now);
+        pace.send(stamp);
+        pace
+    }
+
+    /// So many bytes were given to the connection. They are on the link soon, where packets are timed now and then if it may be
+    /// thin.
+    pub(super) fn wrote(&mut self, bytes: usize, now: Instant) {
+        if self.link.as_ref().is_some_and(|link| !link.is_fast()) {
+            let stamp = self.transit.wrote(bytes, now);
+            self.send(stamp);
+        }
+    }
+
+    /// Nothing is said where it cannot be sent: then nothing is known of queues but by the round trip.
+    fn send(&self, datagram: Option<Bytes>) {
+        if let Some(datagram) = datagram {
+            let _ = self.connection.send_datagram(datagram);
+        }
+    }
+
+    /// Takes a datagram that says how long packets take.
+    pub(super) fn handle_timing(&mut self, packet: &[u8], at: Instant) {
+        match self.transit.handle(packet, at) {
+            Some(Timing::Answer(answer)) => self.send(Some(answer)),
+            Some(Timing::Took { there, back }) => {
+                if let Some(link) = self.link.as_ref().filter(|link| !link.is_fast()) {
+                    link.saw(there, back);
+                    let stamp = self.transit.sent(self.connection.sent_on_link(), at);
+                    self.send(stamp);
+                }
+            }
+            None => {}
         }
     }
 

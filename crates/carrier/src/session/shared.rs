@@ -154,6 +154,20 @@ impl State {
         }
     }
 
+    /// So many bytes were given to the carrier.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        if let Some(pace) = &mut self.pace {
+            pace.wrote(bytes, now());
+        }
+    }
+
+    /// Takes a datagram that is about the link.
+    pub(super) fn handle_timing(&mut self, packet: &[u8], at: std::time::Instant) {
+        if let Some(pace) = &mut self.pace {
+            pace.handle_timing(packet, at);
+        }
+    }
+
     fn regrant(&mut self, connection: &Connection) {
         if let (Connection::Quic(connection), Some(grant)) = (connection, &mut self.grant) {
             grant.set_open(self.granted, connection);
@@ -265,7 +279,7 @@ impl Shared {
                 Connection::Tls(_) => None,
             };
             state.regrant(connection);
-            state.pace = Some(Pace::of(connection.clone()));
+            state.pace = Some(Pace::of(connection.clone(), now()));
             Ok(self.connection.swap(Some(Arc::new(connection.clone()))))
         })
     }

@@ -2,9 +2,9 @@
 //!
 //! What the sender needs is the rate at which the link takes packets off the modem's queue: a little less keeps the queue
 //! empty, a little more fills it. Two signals tell. While packets stand in the queue, what comes out of it is the link's
-//! rate, neither more nor less; while they do not, the link carries at least what was sent. Whether they do shows in the
-//! round trip: the least of a round, above the least of the last 10 to 20 seconds, is the time that even the luckiest packet
-//! stood in line.
+//! rate, neither more nor less; while they do not, the link carries at least what was sent. Whether they do shows in how long
+//! they take to the peer: the least of a round, above the least of the last 10 to 20 seconds, is the time that even the luckiest
+//! packet stood in line ([`Delays`]).
 //!
 //! Losses tell little on a radio link and are listened to only where they are many. So this is a model in the manner of BBR
 //! (draft-ietf-ccwg-bbr) and of delay-based control as in LEDBAT (RFC 6817), held to what a keystroke does not notice.
@@ -12,9 +12,9 @@
 //! | phase | paced to | until |
 //! |---|---|---|
 //! | startup | nothing: the window is the other controller's, and at least a tenth more than what was carried | a queue shows in three rounds that carry about the same, and nothing tells of another cause |
-//! | drain | less, so that the queue is gone a round later | the queue is gone; if it never goes: compete |
-//! | cruise | a little less than the estimate | a while later: probe; a queue shows: drain |
-//! | probe | a few milliseconds of queue above the estimate, twice as much each time that it did no harm | a queue shows |
+//! | drain | less, so that the queue is gone a round later | the queue is gone, and so is what the carrier held; if it never goes: compete |
+//! | cruise | a little less than the estimate | a while later: probe; a queue shows, or stands all along: drain |
+//! | probe | a few milliseconds of queue above the estimate, more each time that it did no harm | a queue shows |
 //! | compete | as a loss-based sender would: the queue is somebody else's | the queue is gone |
 //!
 //! A machine that is busy makes round trips longer too, and carries about the same in each, and to hold it to that would make
@@ -23,60 +23,44 @@
 //! for longer each time.
 
 mod pace;
+mod phase;
 mod room;
 mod startup;
 
 use std::time::{Duration, Instant};
 
-use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use rand::{SeedableRng, rngs::SmallRng};
 
+use self::phase::{Phase, STARTUP};
 use super::{
     Rate,
+    delays::Delays,
     doubts::Doubts,
     losses::Losses,
     round::{Lesson, Round},
     train::Trains,
-    window::LeastLately,
 };
 
-/// How long a cruise lasts until the next probe: twice as long each time that a probe found nothing, and at least so many
-/// rounds.
+/// How long a cruise lasts until the next probe, at first.
 const CRUISE_FOR: Duration = Duration::from_secs(1);
-const CRUISE_LONGEST: Duration = Duration::from_secs(6);
-const CRUISE_ROUNDS: u32 = 4;
-/// A queue that a probe may build where the link has no more to give.
-const PROBE_QUEUE: Duration = Duration::from_millis(3);
-/// What is no queue: the ticks of timers, and small packets that were faster than full ones are, here and on the way back.
+/// What is no queue: the ticks of timers, and small packets that were faster than full ones are.
 const JITTER: Duration = Duration::from_millis(3);
 const JITTER_PACKETS: f64 = 1.5;
 /// A queue that shows, over the jitter.
 const SEEN: Duration = Duration::from_millis(2);
-/// A queue that is drained. Less may be the other direction's.
+/// A queue that is drained. Less may be chance.
 const HIGH: Duration = Duration::from_millis(10);
-/// A queue that never goes is somebody else's, if it is at least this long.
-const FOREIGN: Duration = Duration::from_millis(25);
 /// What is left of the estimate each round that a drain takes too long, and after a probe that found nothing.
 const STILL_THERE: f64 = 0.995;
-/// What a queue that shows in a cruise takes off the estimate; twice as much each time that cruises before it were cut short
-/// too, so often: an estimate that is too high by a tenth would otherwise take half a minute to come down, and the other end
-/// sees its queue all that time.
-const TOO_HIGH: f64 = 0.005;
-const TOO_HIGH_DOUBLED: u32 = 2;
-/// The most that the estimate grows by in a round of a drain. What left the carrier unpaced, and acknowledgements that stood in
-/// the queue on the way back and come all at once, look like a link that carries more.
-const DRAIN_GROWTH: f64 = 1.1;
-/// Rounds that a drain may take until the queue must be somebody else's.
-const DRAIN_ROUNDS: u32 = 8;
-/// Rounds that a link must carry the same in, with a queue in each, to be taken for thin.
-const SAME_ROUNDS: usize = 3;
+/// What is left of the estimate, at least, after a round of a drain in which the carrier let out what it held already: as much
+/// as its window allows, which may be less than the link carries.
+const BACKLOG_FALL: f64 = 0.8;
 /// What is proven beyond that shows that it is not the link that holds us up.
 const MORE: f64 = 1.3;
 /// The least that a round lasts: shorter ones would count the acknowledgements rather than the packets.
 const ROUND: Duration = Duration::from_millis(100);
 const STARTUP_ROUND: Duration = Duration::from_millis(25);
 const ROUND_PACKETS: u32 = 10;
-/// How long the least round trip is believed, at least.
-const BELIEVED: Duration = Duration::from_secs(10);
 /// A peer that acknowledges may take so long (RFC 9000 section 18.2), and what it holds back needs room in the window.
 const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Rounds without a loss after which gaps are a thing of the past.
@@ -93,17 +77,19 @@ pub struct RateModel {
     given: Option<Rate>,
     estimate: Option<Rate>,
     phase: Phase,
-    least: LeastLately,
+    delays: Delays,
     /// What the round before carried.
     before: Option<Rate>,
     /// The least round trip of the round before.
     last: Duration,
-    /// The least round trip of a round, on average over a cruise.
+    /// How much longer than the least packets take in a cruise, on average.
     usual: Option<Duration>,
     /// How long the next cruise lasts, at least; by chance up to half as long again.
     cruise_for: Duration,
     /// Cruises in a row that a queue cut short.
     cut_short: u32,
+    /// The last cruise that came to its end had a queue all along.
+    stands: bool,
     dice: SmallRng,
     /// The largest packet that has arrived, in bytes.
     packet: u64,
@@ -121,34 +107,6 @@ pub struct RateModel {
     smoothed: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
-    Startup {
-        /// What rounds with a queue have carried.
-        carried: [Option<Rate>; SAME_ROUNDS],
-        /// Rounds without one since.
-        empty: u32,
-    },
-    Drain {
-        /// Since the queue last fell to a half.
-        rounds: u32,
-        /// What it was then, or the most that it came to be since.
-        from: Duration,
-        queue: Duration,
-    },
-    Cruise {
-        until: Instant,
-        rounds: u32,
-    },
-    Probe {
-        since: Instant,
-        step: u32,
-    },
-    Compete {
-        rate: Rate,
-    },
-}
-
 impl RateModel {
     /// A model of a link of which nothing is known. Links that carry more than `thin` are left alone. The seed is to be
     /// another one at each end: two that probe at the same times would each take the other's queue for its own.
@@ -158,12 +116,13 @@ impl RateModel {
             given: None,
             estimate: None,
             phase: STARTUP,
-            least: LeastLately::new(BELIEVED, now),
+            delays: Delays::new(now),
             before: None,
             last: Duration::ZERO,
             usual: None,
             cruise_for: CRUISE_FOR,
             cut_short: 0,
+            stands: false,
             dice: SmallRng::seed_from_u64(seed),
             packet: PACKET,
             newest: None,
@@ -225,17 +184,16 @@ impl RateModel {
     pub fn handle_acks_end(&mut self, now: Instant) {
         let Some(newest) = self.newest else { return };
         let round_trip = now.saturating_duration_since(newest);
-        self.least.see(round_trip, now);
+        self.delays.handle_round_trip(round_trip, now);
         let smoothed = self
             .smoothed
             .map_or(round_trip, |smoothed| (smoothed * 7 + round_trip) / 8);
         self.smoothed = Some(smoothed);
         self.losses
             .carried(std::mem::take(&mut self.arrived), smoothed, self.round_trip());
-        let round = &mut self.round;
-        round.least = Some(round.least.map_or(round_trip, |least| least.min(round_trip)));
         let proven = self.trains.end(round_trip, self.packet, now);
         if self.round.sent.is_none() {
+            self.delays.end_round();
             self.round = Round::new(now, Some(newest));
             return;
         }
@@ -250,12 +208,21 @@ impl RateModel {
         let allowed = self
             .pacing()
             .map(|pacing| self.estimate.map_or(pacing, |estimate| estimate.min(pacing)));
-        let quick = self.round_trip() + self.jitter();
-        let lesson = self.round.lesson(newest, allowed, quick, now);
+        let jitter = self.jitter();
+        let lesson = self
+            .delays
+            .end_round()
+            .and_then(|ways| self.round.lesson(newest, allowed, ways, jitter, now));
         self.round = Round::new(now, Some(newest));
         if let Some(lesson) = lesson {
             self.learn(lesson, now);
         }
+    }
+
+    /// A packet took so long to the peer, and what answered it so long back, each on top of a time that is the same for all
+    /// ([`Transit`](crate::Transit)).
+    pub fn handle_transit(&mut self, there: Duration, back: Duration, now: Instant) {
+        self.delays.handle_transit(there, back, now);
     }
 
     /// It was not the link that made us wait.
@@ -271,7 +238,7 @@ impl RateModel {
     }
 
     fn round_trip(&self) -> Duration {
-        self.least.get().unwrap_or_default()
+        self.delays.round_trip()
     }
 
     /// A few packets more or less.
@@ -321,8 +288,9 @@ impl RateModel {
                     before
                 };
                 if let Phase::Drain { rounds, .. } = phase {
-                    estimate = estimate.min(before.scaled(DRAIN_GROWTH));
-                    if rounds >= 2 && lesson.queue >= HIGH {
+                    if lesson.backlog {
+                        estimate = estimate.max(before.scaled(BACKLOG_FALL));
+                    } else if rounds >= 2 && lesson.queue >= HIGH {
                         // It should be gone by now: the link carries a little less than that.
                         estimate = estimate.scaled(STILL_THERE);
                     }
@@ -347,114 +315,6 @@ impl RateModel {
         if self.estimate.is_some_and(|estimate| estimate > self.thin) {
             self.phase = STARTUP;
         }
-    }
-
-    fn next(&mut self, phase: Phase, lesson: Lesson, full: bool, now: Instant) -> Phase {
-        let longer = self.dice.random_range(1.0..1.5);
-        let cruise = Phase::Cruise {
-            until: now + self.cruise_for.mul_f64(longer),
-            rounds: 0,
-        };
-        match phase {
-            Phase::Drain { rounds, from, .. } => {
-                let queue = lesson.queue;
-                if queue < SEEN || (rounds >= 1 && queue < HIGH) {
-                    cruise
-                } else if queue <= from / 2 {
-                    drain(queue)
-                } else if rounds < DRAIN_ROUNDS {
-                    Phase::Drain {
-                        rounds: rounds + 1,
-                        from: from.max(queue),
-                        queue,
-                    }
-                } else if lesson.queue >= FOREIGN {
-                    Phase::Compete {
-                        rate: self.estimate.unwrap_or(lesson.carried),
-                    }
-                } else {
-                    cruise
-                }
-            }
-            Phase::Cruise { .. } | Phase::Probe { .. } if lesson.queue >= HIGH || lesson.many_lost => {
-                let early = matches!(phase, Phase::Cruise { until, .. } if now < until);
-                self.cut_short = if early {
-                    TOO_HIGH_DOUBLED.min(self.cut_short + 1)
-                } else {
-                    0
-                };
-                let off = TOO_HIGH * f64::from(1_u32 << self.cut_short);
-                self.estimate = self.estimate.map(|estimate| estimate.scaled(1.0 - off));
-                drain(lesson.queue)
-            }
-            Phase::Cruise { until, rounds } => {
-                if now >= until {
-                    self.cut_short = 0;
-                }
-                let usual = self.usual.filter(|_| rounds > 0);
-                let usual = usual.map_or(lesson.round_trip, |usual| (usual * 3 + lesson.round_trip) / 4);
-                self.usual = Some(usual);
-                if rounds >= CRUISE_ROUNDS && now >= until && lesson.used && !full {
-                    Phase::Probe { since: now, step: 0 }
-                } else {
-                    let rounds = rounds + 1;
-                    Phase::Cruise { until, rounds }
-                }
-            }
-            Phase::Probe { .. } if !lesson.used => cruise,
-            Phase::Probe { step, .. } if full || lesson.round_trip >= self.risen() => {
-                self.cruise_for = if step > 2 {
-                    CRUISE_FOR
-                } else {
-                    (self.cruise_for * 2).min(CRUISE_LONGEST)
-                };
-                // If chance has set it too high, this is how it comes down; a probe that carries more sets it right again.
-                self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
-                // What the probe built goes again, with what it went on to build until it was noticed.
-                let built = lesson.round_trip.saturating_sub(self.usual.unwrap_or_default());
-                drain(built + PROBE_QUEUE * 2)
-            }
-            Phase::Probe { since, step } => {
-                // Only now has what was sent since then been acknowledged for a whole round.
-                if now.saturating_duration_since(since) >= self.round_trip() + self.round_length() {
-                    Phase::Probe {
-                        since: now,
-                        step: step + 1,
-                    }
-                } else {
-                    Phase::Probe { since, step }
-                }
-            }
-            Phase::Compete { .. } if !full => cruise,
-            Phase::Compete { rate } => Phase::Compete {
-                rate: if lesson.lost {
-                    rate.scaled(0.7)
-                } else {
-                    let more = Rate::of(self.packet, lesson.round_trip).unwrap_or(rate);
-                    rate.scaled(1.0 + more.bytes_per_second() as f64 / rate.bytes_per_second() as f64)
-                },
-            },
-            startup @ Phase::Startup { .. } => startup,
-        }
-    }
-
-    /// A round trip that has a queue in it which was not there in the cruise.
-    fn risen(&self) -> Duration {
-        self.usual.unwrap_or_default() + JITTER.max(self.packet_time())
-    }
-}
-
-const NO_QUEUES: [Option<Rate>; SAME_ROUNDS] = [None; SAME_ROUNDS];
-const STARTUP: Phase = Phase::Startup {
-    carried: NO_QUEUES,
-    empty: 0,
-};
-
-fn drain(queue: Duration) -> Phase {
-    Phase::Drain {
-        rounds: 0,
-        from: queue,
-        queue,
     }
 }
 

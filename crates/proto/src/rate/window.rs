@@ -47,6 +47,11 @@ impl LeastLately {
         self.0.see(value, now, Duration::min);
     }
 
+    /// Whether nothing was seen of late.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.get().is_none() || now.saturating_duration_since(self.0.began) >= self.0.span * 2
+    }
+
     pub(super) fn get(&self) -> Option<Duration> {
         [self.0.current, self.0.before].into_iter().flatten().min()
     }

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tunnel_proto::{RateModel, StreamId};
+use bytes::Bytes;
+use tunnel_proto::{RateModel, StreamId, TRANSIT, Timing, Transit, decode_datagram};
 
 /// What headers take of each packet, all layers.
 pub(crate) const HEADERS: u64 = 28 + 36;
@@ -38,6 +39,7 @@ pub(crate) struct Packet {
     number: Option<u64>,
     pieces: Vec<Piece>,
     acks: Vec<u64>,
+    datagrams: Vec<Bytes>,
 }
 
 impl Packet {
@@ -53,6 +55,7 @@ impl Packet {
             number: None,
             pieces,
             acks: Vec::new(),
+            datagrams: Vec::new(),
         }
     }
 }
@@ -61,7 +64,8 @@ impl tunnel_linkem::Packet for Packet {
     fn wire_len(&self) -> u64 {
         let data: usize = self.pieces.iter().map(|piece| piece.len).sum();
         // A few ranges of acknowledgements in a packet of their own.
-        HEADERS + data as u64 + if self.acks.is_empty() { 0 } else { 12 }
+        let datagrams: usize = self.datagrams.iter().map(|datagram| 2 + datagram.len()).sum();
+        HEADERS + (data + datagrams) as u64 + if self.acks.is_empty() { 0 } else { 12 }
     }
 
     fn payload_mut(&mut self) -> &mut [u8] {
@@ -89,12 +93,18 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Carrier {
     pub(crate) model: RateModel,
+    transit: Transit,
+    /// As a peer would that knows no such datagrams.
+    pub(crate) ignores_datagrams: bool,
+    datagrams: Vec<Bytes>,
     /// What waits to be sent, again or for the first time.
     again: VecDeque<Piece>,
     fresh: VecDeque<Piece>,
     next: u64,
     flying: BTreeMap<u64, InFlight>,
     in_flight: u64,
+    /// Bytes on the link so far.
+    sent: u64,
     held: HashMap<StreamId, Held>,
     held_bytes: u64,
     newest_acked: Option<u64>,
@@ -109,19 +119,25 @@ pub(crate) struct Carrier {
     arrived: BTreeSet<u64>,
     ack_due: Option<Instant>,
     seen: BTreeSet<Piece>,
-    /// Bytes that were lost since somebody asked.
-    lost: u64,
+    /// Bytes that went out without a turn since somebody asked: acknowledgements, datagrams, and what was lost, which goes
+    /// out again.
+    unasked: u64,
 }
 
 impl Carrier {
     pub(crate) fn new(model: RateModel, now: Instant) -> Self {
+        let mut transit = Transit::new(now);
         Self {
             model,
+            datagrams: transit.stamp(now).into_iter().collect(),
+            transit,
+            ignores_datagrams: false,
             again: VecDeque::new(),
             fresh: VecDeque::new(),
             next: 0,
             flying: BTreeMap::new(),
             in_flight: 0,
+            sent: 0,
             held: HashMap::new(),
             held_bytes: 0,
             newest_acked: None,
@@ -134,14 +150,15 @@ impl Carrier {
             arrived: BTreeSet::new(),
             ack_due: None,
             seen: BTreeSet::new(),
-            lost: 0,
+            unasked: 0,
         }
     }
 
     /// Takes a piece, which may be longer than a packet.
-    pub(crate) fn write(&mut self, piece: Piece) {
+    pub(crate) fn write(&mut self, piece: Piece, now: Instant) {
         self.held_bytes += piece.len as u64;
         self.fresh.push_back(piece);
+        self.datagrams.extend(self.transit.wrote(piece.len, now));
     }
 
     /// Whether a stream may write more: what is held is kept near the window.
@@ -149,8 +166,8 @@ impl Carrier {
         self.held_bytes < self.model.buffer_beside(self.window).min(HELD_MOST)
     }
 
-    pub(crate) fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
+    pub(crate) fn take_unasked(&mut self) -> u64 {
+        std::mem::take(&mut self.unasked)
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Packet> {
@@ -179,7 +196,8 @@ impl Carrier {
             }
         }
         let ack = self.ack_due.is_some_and(|due| due <= now) || self.unacked >= ACK_EVERY;
-        if pieces.is_empty() && !ack {
+        let datagrams = std::mem::take(&mut self.datagrams);
+        if pieces.is_empty() && !ack && datagrams.is_empty() {
             return None;
         }
         let acks = if ack || self.unacked > 0 {
@@ -193,14 +211,23 @@ impl Carrier {
         } else {
             Vec::new()
         };
-        let number = (!pieces.is_empty()).then(|| {
+        let number = (!pieces.is_empty() || !datagrams.is_empty()).then(|| {
             let number = self.next;
             self.next += 1;
             number
         });
-        let packet = Packet { number, pieces, acks };
+        let packet = Packet {
+            number,
+            pieces,
+            acks,
+            datagrams,
+        };
+        let bytes = tunnel_linkem::Packet::wire_len(&packet);
+        let data: usize = packet.pieces.iter().map(|piece| piece.len).sum();
+        let turned = if data > 0 { HEADERS + data as u64 } else { 0 };
+        self.unasked += bytes - turned;
+        self.sent += bytes;
         if let Some(number) = number {
-            let bytes = tunnel_linkem::Packet::wire_len(&packet);
             self.in_flight += bytes;
             if let Some(smoothed) = self.smoothed {
                 let time = |bytes: u64| smoothed.mul_f64(bytes as f64 / window as f64 / 1.25);
@@ -220,6 +247,21 @@ impl Carrier {
 
     /// Gives the pieces that are new.
     pub(crate) fn handle_packet(&mut self, packet: Packet, now: Instant) -> Vec<Piece> {
+        for datagram in packet.datagrams {
+            if self.ignores_datagrams {
+                break;
+            }
+            let (flow, packet) = decode_datagram(datagram).unwrap();
+            assert_eq!(flow, TRANSIT);
+            match self.transit.handle(&packet, now) {
+                Some(Timing::Answer(answer)) => self.datagrams.push(answer),
+                Some(Timing::Took { there, back }) => {
+                    self.model.handle_transit(there, back, now);
+                    self.datagrams.extend(self.transit.sent(self.sent, now));
+                }
+                None => {}
+            }
+        }
         self.handle_acks(&packet.acks, now);
         let Some(number) = packet.number else { return Vec::new() };
         self.arrived.insert(number);
@@ -289,7 +331,7 @@ impl Carrier {
             return;
         };
         self.in_flight -= lost.bytes;
-        self.lost += lost.bytes;
+        self.unasked += lost.bytes;
         self.again.extend(lost.pieces);
         self.model.handle_loss(lost.bytes);
         if !self.model.losses_are_chance() && lost.sent > self.recovered {

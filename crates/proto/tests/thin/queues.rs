@@ -23,7 +23,7 @@ fn transfer(link: &str, warm_up: Duration) -> (f64, Duration) {
     (bits / 15.0 / rate, percentile(&queues, 99))
 }
 
-fn is_full_and_has_short_queues(links: &[&str]) {
+fn are_full_and_have_short_queues(links: &[&str], least: f64) {
     for link in links {
         let (goodput, queue) = transfer(link, 15 * S);
         let config: LinkConfig = link.parse().unwrap();
@@ -31,24 +31,27 @@ fn is_full_and_has_short_queues(links: &[&str]) {
         // With fewer packets than these a thin link would often have none.
         let most = (20 * MS).max(rate.time_for(3 * 1500));
         assert!(queue <= most, "{link}: {queue:?}, {goodput:.2}");
-        assert!(goodput >= 0.9, "{link}: {goodput:.2}, {queue:?}");
+        assert!(goodput >= least, "{link}: {goodput:.2}, {queue:?}");
     }
 }
 
 #[test]
 fn links_of_many_rates_have_short_queues() {
-    is_full_and_has_short_queues(&[
+    let links = [
         "1mbit,20ms,64kb",
         "1mbit,200ms,64kb",
         "3mbit,20ms,64kb",
         "3mbit,200ms,64kb",
         "10mbit,60ms,64kb",
-    ]);
+    ];
+    are_full_and_have_short_queues(&links, 0.9);
 }
 
 #[test]
 fn links_that_lose_packets_have_short_queues() {
-    is_full_and_has_short_queues(&["1mbit,60ms,64kb,2%", "3mbit,60ms,64kb,2%", "3mbit,200ms,64kb,2%"]);
+    // What was lost takes its part of the link.
+    let links = ["1mbit,60ms,64kb,2%", "3mbit,60ms,64kb,2%", "3mbit,200ms,64kb,2%"];
+    are_full_and_have_short_queues(&links, 0.88);
 }
 
 /// What is wrong shows a second later. Once it is known what the link

@@ -102,11 +102,9 @@ fn keystrokes_do_not_wait_longer_if_transfers_begin_at_different_times() {
     }
 }
 
-/// What an end takes for the link's rate while both begin is far off now and then, and must not stay so: the other end sees
-/// the queue that comes of it, and holds back for it.
+/// What an end takes for the link's rate while both begin is far off now and then, and must not stay so.
 #[test]
 fn however_two_transfers_begin_keystrokes_soon_wait_as_long_as_ever() {
-    let mut slow = Vec::new();
     for seed in 0..48 {
         let mut world = World::seeded("3mbit,60ms,64kb", seed);
         world.greet();
@@ -115,13 +113,28 @@ fn however_two_transfers_begin_keystrokes_soon_wait_as_long_as_ever() {
         let up = world.open(0, Class::Api, Kind::Bulk);
         world.run(Duration::from_millis(seed * 10));
         let down = world.open(1, Class::Api, Kind::Bulk);
-        world.run(15 * S);
+        world.run(10 * S);
         world.echoes.clear();
         let goodput = world.goodput(15 * S, &[(1, up), (0, down)]);
         let p99 = percentile(&world.echoes[&typing], 99);
-        if p99 > ROUND_TRIP + 35 * MS || goodput.iter().any(|share| *share < 0.8) {
-            slow.push((seed, p99, goodput));
-        }
+        // On top of the queues, the machines themselves are late by a few milliseconds, four times.
+        assert!(p99 <= ROUND_TRIP + 35 * MS, "seed {seed}: {p99:?}, {goodput:?}");
+        assert!(
+            goodput.iter().all(|share| *share >= 0.88),
+            "seed {seed}: {goodput:?}, {p99:?}"
+        );
     }
-    assert!(slow.len() <= 3, "{slow:?}");
+}
+
+/// A peer that does not say when packets arrive leaves the sum of both queues to go by.
+#[test]
+fn keystrokes_wait_little_longer_beside_a_peer_that_tells_nothing_of_transit_times() {
+    let mut world = World::new("3mbit,60ms,64kb");
+    for node in &mut world.nodes {
+        node.carrier.ignores_datagrams = true;
+    }
+    let (echoes, goodput) = typed_beside_bulk_both_ways(world, 30 * S);
+    let p99 = percentile(&echoes, 99);
+    assert!(p99 <= ROUND_TRIP + 35 * MS, "{p99:?}, {goodput:?}");
+    assert!(goodput.iter().all(|share| *share >= 0.8), "{goodput:?}, {p99:?}");
 }

@@ -82,9 +82,9 @@ impl Node {
 
     /// Asks for turns and sends what it gets.
     fn pump(&mut self, now: Instant) {
-        let lost = self.carrier.take_lost();
-        if lost > 0 {
-            self.scheduler.spend(lost, now);
+        let unasked = self.carrier.take_unasked();
+        if unasked > 0 {
+            self.scheduler.spend(unasked, now);
         }
         self.scheduler.set_rate(self.carrier.model.pacing(), now);
         let ids: Vec<_> = self.sources.keys().copied().collect();
@@ -99,7 +99,7 @@ impl Node {
                     break;
                 }
                 match self.scheduler.request(id, source.class, want, now) {
-                    Turn::Granted(bytes) => self.send(id, bytes),
+                    Turn::Granted(bytes) => self.send(id, bytes, now),
                     Turn::Queued => source.waiting = true,
                 }
                 asked += 1;
@@ -107,14 +107,14 @@ impl Node {
             }
         }
         while let Some((id, bytes)) = self.scheduler.poll_ready() {
-            self.send(id, bytes);
+            self.send(id, bytes, now);
             if let Some(source) = self.sources.get_mut(&id) {
                 source.waiting = false;
             }
         }
     }
 
-    fn send(&mut self, id: StreamId, bytes: usize) {
+    fn send(&mut self, id: StreamId, bytes: usize, now: Instant) {
         let source = self.sources.get_mut(&id).unwrap();
         source.want = source.want.saturating_sub(bytes);
         let piece = Piece {
@@ -123,7 +123,7 @@ impl Node {
             len: bytes,
         };
         source.sent += bytes as u64;
-        self.carrier.write(piece);
+        self.carrier.write(piece, now);
         self.scheduler.sent(id, bytes);
     }
 

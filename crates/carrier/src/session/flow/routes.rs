@@ -12,9 +12,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::{sync::mpsc, task::yield_now};
-use tunnel_proto::{StreamId, decode_datagram};
+use tunnel_proto::{StreamId, TRANSIT, decode_datagram};
 
-use super::{super::shared::Shared, MAX_WAITING};
+use super::{
+    super::shared::{Shared, now},
+    MAX_WAITING,
+};
 use crate::link::Connection;
 
 /// Datagrams that are handed out before other tasks have their turn; below what a flow may have waiting.
@@ -50,12 +53,19 @@ impl Routes {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never waits: a flow whose reader is slow loses its own packets.
-    fn hand_out(&self, datagrams: &mut Vec<Bytes>) {
+    /// Never waits: a flow whose reader is slow loses its own packets. Those that are no flow's but about the link are put
+    /// into `timings`.
+    fn hand_out(&self, datagrams: &mut Vec<Bytes>, timings: &mut Vec<Bytes>) {
         let flows = self.lock();
         for datagram in datagrams.drain(..) {
-            let taken = decode_datagram(datagram)
-                .is_some_and(|(id, packet)| flows.get(&id).is_some_and(|to| self.give(to, &packet)));
+            let taken = match decode_datagram(datagram) {
+                Some((TRANSIT, packet)) => {
+                    timings.push(packet);
+                    true
+                }
+                Some((id, packet)) => flows.get(&id).is_some_and(|to| self.give(to, &packet)),
+                None => false,
+            };
             if !taken {
                 self.dropped();
             }
@@ -117,9 +127,10 @@ impl Drop for Route {
     }
 }
 
-/// Hands out the datagrams of a connection until it is lost.
-pub(in crate::session) async fn read_datagrams(shared: Arc<Shared>, connection: Connection) {
+/// Hands out the datagrams of a connection, which is that of the carrier of this number, until it is lost.
+pub(in crate::session) async fn read_datagrams(shared: Arc<Shared>, connection: Connection, carrier: u64) {
     let mut datagrams = Vec::with_capacity(BATCH);
+    let mut timings = Vec::new();
     while let Some(first) = connection.read_datagram().await {
         datagrams.push(first);
         while datagrams.len() < BATCH
@@ -128,7 +139,11 @@ pub(in crate::session) async fn read_datagrams(shared: Arc<Shared>, connection: 
             datagrams.push(next);
         }
         let full = datagrams.len() == BATCH;
-        shared.routes.hand_out(&mut datagrams);
+        shared.routes.hand_out(&mut datagrams, &mut timings);
+        for packet in timings.drain(..) {
+            // One that was superseded has nothing to say of the link of now.
+            let _ = shared.drive(carrier, |state| state.handle_timing(&packet, now()));
+        }
         if full {
             yield_now().await;
         }

@@ -105,6 +105,7 @@ impl Sending {
                 self.header.advance(of_header);
                 let given = data.split_to(written - of_header);
                 let count = given.len();
+                state.wrote(written);
                 if room > 0 {
                     // The carrier is the one that was asked for room a moment ago.
                     let _ = state.session.sent(guard.id, *carrier, given, now());

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
-use super::{PROBE_QUEUE, Phase, Rate, RateModel};
+use super::{
+    Rate, RateModel,
+    phase::{PROBE_QUEUE, Phase},
+};
 
 /// Between probes, this part of the estimate is used: what stands in the queue by chance goes away.
 const CRUISE: f64 = 0.98;
 /// A probe is at least so much more than the estimate.
 const PROBE_LEAST: f64 = 0.005;
-/// The most that the first probes come to build: a quarter of the round trip, within these. If they did no harm, twice as much
-/// each time: a link that is much faster is soon found out.
+/// The first probes grow by so much each time: what comes of one shows only while the next is on its way. Those after them grow
+/// twofold, for a link that is much faster is soon to be found out.
+const PROBE_GROWTH: f64 = 1.25;
+const PROBES_SMALL: u32 = 6;
+/// The most that the first ones come to build: a quarter of the round trip, within these.
 const PROBE_MOST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(15)];
-const PROBES_MOST: u32 = 4;
 /// One more for each so much of a round trip.
 const PROBES_MORE: Duration = Duration::from_millis(100);
 /// The most that a drain takes off the rate.
@@ -33,23 +38,24 @@ impl RateModel {
             Phase::Cruise { .. } => estimate.scaled(CRUISE),
             Phase::Probe { step, .. } => {
                 let least = PROBE_QUEUE.div_duration_f64(round_trip).max(PROBE_LEAST);
-                let more = least * f64::from(1_u32 << step.min(16));
+                let small = step.min(self.probes_small());
+                let doubled = f64::from(1_u32 << (step - small).min(16));
+                let more = least * PROBE_GROWTH.powi(small.cast_signed()) * doubled;
                 let most = (self.round_trip() / 4)
                     .clamp(PROBE_MOST[0], PROBE_MOST[1])
                     .div_duration_f64(round_trip);
-                let most = most * f64::from(1_u32 << step.saturating_sub(self.probes_most()).min(16));
-                estimate.scaled(1.0 + more.min(most).min(1.0))
+                estimate.scaled(1.0 + more.min(most * doubled).min(1.0))
             }
             Phase::Compete { rate } => rate,
         })
     }
 
     /// How many probes stay small. Where round trips are long, each has been going on for long when its harm shows.
-    fn probes_most(&self) -> u32 {
+    fn probes_small(&self) -> u32 {
         let more = self.round_trip().div_duration_f64(PROBES_MORE);
         // A cast of a float saturates.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let more = more as u32;
-        PROBES_MOST.saturating_add(more)
+        PROBES_SMALL.saturating_add(more)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{ACK_DELAY, NO_QUEUES, Phase, RateModel};
+use super::{
+    ACK_DELAY, RateModel,
+    phase::{NO_QUEUES, Phase},
+};
 
 /// A link of which nothing is known is tried with so much more than it has carried; a little more where packets stand in line,
 /// for that would make them more.
@@ -32,7 +35,14 @@ impl RateModel {
             // What the carrier holds already may not stand in the link's queue; nor may it hold up who types for long.
             Phase::Drain { .. } => whole(self.round_trip()) + slack,
             Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,
-            Phase::Compete { .. } => 2 * whole(self.round.least.unwrap_or_default().max(self.round_trip())) + slack,
+            Phase::Compete { .. } => {
+                2 * whole(
+                    self.delays
+                        .round_trip_of_now()
+                        .unwrap_or_default()
+                        .max(self.round_trip()),
+                ) + slack
+            }
         }
     }
 

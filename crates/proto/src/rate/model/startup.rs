@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HIGH, MORE, Phase, RateModel, SAME_ROUNDS, STARTUP, drain};
+use super::{
+    HIGH, MORE, RateModel,
+    phase::{Phase, SAME_ROUNDS, STARTUP, drain},
+};
 use crate::{Rate, rate::round::Lesson};
 
 /// How far apart may be what rounds carry that all carry the same.
