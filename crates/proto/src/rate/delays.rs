@@ -14,8 +14,9 @@ pub(super) struct Delays {
     newest: Duration,
     /// How long packets took to the peer, and answers back, by clocks that are apart ([`Transit`](crate::Transit)).
     there: LeastLately,
-    back: Option<Duration>,
     newest_there: Option<Duration>,
+    back: LeastLately,
+    newest_back: Option<Duration>,
     round: InRound,
 }
 
@@ -56,8 +57,9 @@ impl Delays {
             round_trip: LeastLately::new(BELIEVED, now),
             newest: Duration::ZERO,
             there: LeastLately::new(BELIEVED, now),
-            back: None,
             newest_there: None,
+            back: LeastLately::new(BELIEVED, now),
+            newest_back: None,
             round: InRound::default(),
         }
     }
@@ -77,8 +79,9 @@ impl Delays {
             self.there.see(there.saturating_sub(queued), now);
         }
         self.there.see(there, now);
-        self.back = Some(back);
         self.newest_there = Some(there);
+        self.back.see(back, now);
+        self.newest_back = Some(back);
         keep_least(&mut self.round.there, there);
     }
 
@@ -92,10 +95,16 @@ impl Delays {
         self.round.round_trip
     }
 
+    /// The least round trip, and what stands in line on the way back: how long it would take if nothing of ours stood in line.
+    pub(super) fn round_trip_without_us(&self) -> Duration {
+        let longer = self.newest_back.zip(self.back.get());
+        self.round_trip() + longer.map_or(Duration::ZERO, |(newest, least)| newest.saturating_sub(least))
+    }
+
     /// A round begins; what the one before says, if anything came in.
     pub(super) fn end_round(&mut self) -> Option<Ways> {
         let next = InRound {
-            back: self.back,
+            back: self.newest_back,
             ..InRound::default()
         };
         let round = std::mem::replace(&mut self.round, next);
@@ -108,7 +117,7 @@ impl Delays {
         Some(Ways {
             round_trip,
             stood,
-            back: round.back.zip(self.back).map(|(before, after)| [before, after]),
+            back: round.back.zip(self.newest_back).map(|(before, after)| [before, after]),
         })
     }
 }
@@ -144,6 +153,15 @@ mod tests {
         let ways = delays.end_round().unwrap();
         assert_eq!(ways.stood, 5 * MS);
         assert_eq!(ways.round_trip, 110 * MS);
+    }
+
+    #[test]
+    fn a_window_has_room_for_what_stands_in_line_on_the_way_back() {
+        let start = Instant::now();
+        let mut delays = seen(start);
+        delays.handle_round_trip(110 * MS, start + S);
+        delays.handle_transit(APART + 35 * MS, 75 * MS, start + S);
+        assert_eq!(delays.round_trip_without_us(), 105 * MS);
     }
 
     #[test]

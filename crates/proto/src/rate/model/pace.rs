@@ -12,8 +12,9 @@ const CRUISE: f64 = 0.98;
 /// A probe is at least so much more than the estimate.
 const PROBE_LEAST: f64 = 0.005;
 /// The first probes grow by so much each time: what comes of one shows only while the next is on its way. Those after them grow
-/// twofold, for a link that is much faster is soon to be found out.
+/// faster, for a link that is much faster is soon to be found out.
 const PROBE_GROWTH: f64 = 1.25;
+const PROBE_GROWTH_LATER: f64 = 1.5;
 const PROBES_SMALL: u32 = 6;
 /// The most that the first ones come to build: a quarter of the round trip, within these.
 const PROBE_MOST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(15)];
@@ -39,12 +40,12 @@ impl RateModel {
             Phase::Probe { step, .. } => {
                 let least = PROBE_QUEUE.div_duration_f64(round_trip).max(PROBE_LEAST);
                 let small = step.min(self.probes_small());
-                let doubled = f64::from(1_u32 << (step - small).min(16));
-                let more = least * PROBE_GROWTH.powi(small.cast_signed()) * doubled;
+                let later = PROBE_GROWTH_LATER.powi((step - small).min(16).cast_signed());
+                let more = least * PROBE_GROWTH.powi(small.cast_signed()) * later;
                 let most = (self.round_trip() / 4)
                     .clamp(PROBE_MOST[0], PROBE_MOST[1])
                     .div_duration_f64(round_trip);
-                estimate.scaled(1.0 + more.min(most * doubled).min(1.0))
+                estimate.scaled(1.0 + more.min(most * later).min(1.0))
             }
             Phase::Compete { rate } => rate,
         })

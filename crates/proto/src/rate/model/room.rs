@@ -33,7 +33,7 @@ impl RateModel {
                 (estimate.scaled(more).bytes_in(self.round_trip() + ACK_DELAY) + slack).max(other)
             }
             // What the carrier holds already may not stand in the link's queue; nor may it hold up who types for long.
-            Phase::Drain { .. } => whole(self.round_trip()) + slack,
+            Phase::Drain { .. } => whole(self.delays.round_trip_without_us()) + slack,
             Phase::Cruise { .. } | Phase::Probe { .. } => 2 * whole(self.round_trip()) + slack,
             Phase::Compete { .. } => {
                 2 * whole(
@@ -58,7 +58,10 @@ impl RateModel {
             (Some(estimate), Phase::Startup { .. } | Phase::Compete { .. }) => {
                 window.saturating_mul(2) + estimate.bytes_in(gaps)
             }
-            (Some(estimate), _) => estimate.bytes_in(self.round_trip() + gaps + ACK_DELAY + BUFFERED) + self.slack(),
+            (Some(estimate), _) => {
+                let round_trip = self.delays.round_trip_without_us();
+                estimate.bytes_in(round_trip + gaps + ACK_DELAY + BUFFERED) + self.slack()
+            }
         }
     }
 }
