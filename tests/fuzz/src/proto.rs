@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tunnel_model::{Class, Refusal, TraceId};
 use tunnel_proto::{
     Config, Control, Event, FrameReader, Greeted, Greeting, Header, Incoming, MAX_CONTROL_FRAME, Open, PacketReader,
-    Prelude, Session, Side, StreamId, decode_datagram, encode_datagram,
+    Prelude, Session, Side, StreamId, TRANSIT, Timing, Transit, decode_datagram, encode_datagram,
 };
 
 /// A decoder's name and what to feed.
@@ -126,11 +126,22 @@ pub fn open_reply(data: &[u8]) {
     }
 }
 
-/// A datagram reads back as itself, and a stream's packets come out the same however it was cut.
+/// A datagram reads back as itself, one that is about the link is taken or left, and a stream's packets come out the same however it was cut.
 pub fn flow(data: &[u8]) {
     if let Some((id, packet)) = decode_datagram(data.to_vec().into()) {
         assert!(id <= StreamId::MAX);
-        assert_eq!(decode_datagram(encode_datagram(id, &packet)), Some((id, packet)));
+        assert_eq!(
+            decode_datagram(encode_datagram(id, &packet)),
+            Some((id, packet.clone()))
+        );
+        if id == TRANSIT {
+            let now = Instant::now();
+            let mut transit = Transit::new(now);
+            transit.stamp(now);
+            if let Some(Timing::Answer(answer)) = transit.handle(&packet, now) {
+                assert_eq!(decode_datagram(answer).map(|(flow, _)| flow), Some(TRANSIT));
+            }
+        }
     }
     let packets = |piece: usize| {
         let mut reader = PacketReader::default();

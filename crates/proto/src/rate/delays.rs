@@ -6,6 +6,8 @@ use super::window::LeastLately;
 
 /// How long the least is believed, at least.
 const BELIEVED: Duration = Duration::from_secs(10);
+/// A peer that has told nothing for so long tells nothing of now.
+const TOLD_LATELY: Duration = Duration::from_secs(2);
 
 /// What was seen lately, and in the round of now.
 #[derive(Debug, Clone)]
@@ -14,10 +16,17 @@ pub(super) struct Delays {
     newest: Duration,
     /// How long packets took to the peer, and answers back, by clocks that are apart ([`Transit`](crate::Transit)).
     there: LeastLately,
-    newest_there: Option<Duration>,
     back: LeastLately,
-    newest_back: Option<Duration>,
+    told: Option<Told>,
     round: InRound,
+}
+
+/// What the peer told last.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    at: Instant,
+    there: Duration,
+    back: Duration,
 }
 
 /// The least of a round, and how long the way back was when it began.
@@ -57,9 +66,8 @@ impl Delays {
             round_trip: LeastLately::new(BELIEVED, now),
             newest: Duration::ZERO,
             there: LeastLately::new(BELIEVED, now),
-            newest_there: None,
             back: LeastLately::new(BELIEVED, now),
-            newest_back: None,
+            told: None,
             round: InRound::default(),
         }
     }
@@ -79,9 +87,8 @@ impl Delays {
             self.there.see(there.saturating_sub(queued), now);
         }
         self.there.see(there, now);
-        self.newest_there = Some(there);
         self.back.see(back, now);
-        self.newest_back = Some(back);
+        self.told = Some(Told { at: now, there, back });
         keep_least(&mut self.round.there, there);
     }
 
@@ -97,27 +104,35 @@ impl Delays {
 
     /// The least round trip, and what stands in line on the way back: how long it would take if nothing of ours stood in line.
     pub(super) fn round_trip_without_us(&self) -> Duration {
-        let longer = self.newest_back.zip(self.back.get());
-        self.round_trip() + longer.map_or(Duration::ZERO, |(newest, least)| newest.saturating_sub(least))
+        let back = self.told.map(|told| told.back).zip(self.back.get());
+        let longer = back.map_or(Duration::ZERO, |(newest, least)| newest.saturating_sub(least));
+        let least = self.round_trip();
+        // Whatever the peer tells.
+        (least + longer).min(self.newest.max(least))
     }
 
     /// A round begins; what the one before says, if anything came in.
-    pub(super) fn end_round(&mut self) -> Option<Ways> {
+    pub(super) fn end_round(&mut self, now: Instant) -> Option<Ways> {
+        self.told = self
+            .told
+            .filter(|told| now.saturating_duration_since(told.at) < TOLD_LATELY);
+        let back = self.told.map(|told| told.back);
         let next = InRound {
-            back: self.newest_back,
+            back,
             ..InRound::default()
         };
         let round = std::mem::replace(&mut self.round, next);
         let round_trip = round.round_trip?;
         let longer = round_trip.saturating_sub(self.round_trip());
-        let stood = match (round.there.or(self.newest_there), self.there.get()) {
+        let there = round.there.or(self.told.map(|told| told.there));
+        let stood = match (there, self.there.get()) {
             (Some(there), Some(least)) => there.saturating_sub(least).min(longer),
             _ => longer,
         };
         Some(Ways {
             round_trip,
             stood,
-            back: round.back.zip(self.newest_back).map(|(before, after)| [before, after]),
+            back: round.back.zip(back).map(|(before, after)| [before, after]),
         })
     }
 }
@@ -140,7 +155,7 @@ mod tests {
         let mut delays = Delays::new(start);
         delays.handle_round_trip(60 * MS, start);
         delays.handle_transit(APART + 30 * MS, 30 * MS, start);
-        delays.end_round();
+        delays.end_round(start);
         delays
     }
 
@@ -150,7 +165,7 @@ mod tests {
         let mut delays = seen(start);
         delays.handle_round_trip(110 * MS, start + S);
         delays.handle_transit(APART + 35 * MS, 75 * MS, start + S);
-        let ways = delays.end_round().unwrap();
+        let ways = delays.end_round(start + S).unwrap();
         assert_eq!(ways.stood, 5 * MS);
         assert_eq!(ways.round_trip, 110 * MS);
     }
@@ -169,9 +184,19 @@ mod tests {
         let start = Instant::now();
         let mut delays = Delays::new(start);
         delays.handle_round_trip(60 * MS, start);
-        delays.end_round();
+        delays.end_round(start);
         delays.handle_round_trip(110 * MS, start + S);
-        assert_eq!(delays.end_round().unwrap().stood, 50 * MS);
+        assert_eq!(delays.end_round(start + S).unwrap().stood, 50 * MS);
+    }
+
+    #[test]
+    fn what_was_told_long_ago_says_nothing_of_now() {
+        let start = Instant::now();
+        let mut delays = seen(start);
+        delays.handle_round_trip(110 * MS, start + S);
+        assert_eq!(delays.end_round(start + S).unwrap().stood, Duration::ZERO);
+        delays.handle_round_trip(110 * MS, start + TOLD_LATELY);
+        assert_eq!(delays.end_round(start + TOLD_LATELY).unwrap().stood, 50 * MS);
     }
 
     #[test]
@@ -180,11 +205,11 @@ mod tests {
         let mut delays = seen(start);
         delays.handle_round_trip(80 * MS, start + S);
         delays.handle_transit(APART + 30 * MS, 50 * MS, start + S);
-        let ways = delays.end_round().unwrap();
+        let ways = delays.end_round(start + S).unwrap();
         assert_eq!(ways.arriving(120 * MS), 100 * MS);
         // It has ended, and they are 20 ms late still.
         delays.handle_round_trip(80 * MS, start + S);
-        assert_eq!(delays.end_round().unwrap().arriving(100 * MS), 100 * MS);
+        assert_eq!(delays.end_round(start + S).unwrap().arriving(100 * MS), 100 * MS);
     }
 
     /// The first transit time may have a queue in it, in a direction that nobody knows.
@@ -194,10 +219,10 @@ mod tests {
         let mut delays = Delays::new(start);
         delays.handle_round_trip(60 * MS, start);
         delays.handle_round_trip(110 * MS, start + S);
-        delays.end_round();
+        delays.end_round(start);
         delays.handle_round_trip(110 * MS, start + S);
         delays.handle_transit(APART + 70 * MS, 40 * MS, start + S);
-        assert_eq!(delays.end_round().unwrap().stood, 50 * MS);
+        assert_eq!(delays.end_round(start + S).unwrap().stood, 50 * MS);
     }
 
     #[test]
@@ -206,6 +231,6 @@ mod tests {
         let mut delays = seen(start);
         delays.handle_round_trip(62 * MS, start + S);
         delays.handle_transit(APART * 2, 30 * MS, start + S);
-        assert_eq!(delays.end_round().unwrap().stood, 2 * MS);
+        assert_eq!(delays.end_round(start + S).unwrap().stood, 2 * MS);
     }
 }

@@ -193,7 +193,7 @@ impl RateModel {
             .carried(std::mem::take(&mut self.arrived), smoothed, self.round_trip());
         let proven = self.trains.end(round_trip, self.packet, now);
         if self.round.sent.is_none() {
-            self.delays.end_round();
+            self.delays.end_round(now);
             self.round = Round::new(now, Some(newest));
             return;
         }
@@ -211,7 +211,7 @@ impl RateModel {
         let jitter = self.jitter();
         let lesson = self
             .delays
-            .end_round()
+            .end_round(now)
             .and_then(|ways| self.round.lesson(newest, allowed, ways, jitter, now));
         self.round = Round::new(now, Some(newest));
         if let Some(lesson) = lesson {
