@@ -28,7 +28,7 @@ const ANSWER: u8 = 2;
 /// One is stamped for each so many bytes that are written: a few small packets stand in no line, and would be doubled.
 const WATCHED: usize = 4 * 1024;
 /// How often one is stamped, at most.
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(40);
 /// How often the peer is answered, at most.
 const ANSWER_EVERY: Duration = Duration::from_millis(5);
 /// An answer that took longer tells nothing of now.
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_stamped_for_each_few_packets_and_no_sooner_than_20_ms_after_another() {
+    fn one_is_stamped_for_each_few_packets_and_no_sooner_than_40_ms_after_another() {
         let start = Instant::now();
         let mut transit = Transit::new(start);
         assert_eq!(transit.wrote(1000, start), None);
