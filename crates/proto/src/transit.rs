@@ -27,6 +27,8 @@ const STAMP: u8 = 1;
 const ANSWER: u8 = 2;
 /// One is stamped for each so many bytes that are written: a few small packets stand in no line, and would be doubled.
 const WATCHED: usize = 4 * 1024;
+/// What was written before a pause like this is on no link any more.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often one is stamped, at most.
 const EVERY: Duration = Duration::from_millis(40);
 /// How often the peer is answered, at most.
@@ -41,8 +43,10 @@ const BELOW: i64 = 1 << 32;
 pub struct Transit {
     epoch: Instant,
     stamped: Option<Instant>,
-    /// Bytes that were written since then.
+    /// Bytes that were written since then, without a pause.
     written: usize,
+    /// When somebody wrote last.
+    wrote: Option<Instant>,
     /// Bytes that had gone out when one was last stamped for them.
     sent: u64,
     answered: Option<Instant>,
@@ -71,6 +75,7 @@ impl Transit {
             epoch,
             stamped: None,
             written: 0,
+            wrote: None,
             sent: 0,
             answered: None,
             apart: None,
@@ -85,6 +90,10 @@ impl Transit {
     /// So many bytes were given to the carrier, and packets may begin to stand in line: now and then a datagram to be sent
     /// right now. It has to go ahead of what waits there.
     pub fn wrote(&mut self, bytes: usize, now: Instant) -> Option<Bytes> {
+        if self.wrote.is_some_and(|at| now.saturating_duration_since(at) >= PAUSE) {
+            self.written = 0;
+        }
+        self.wrote = Some(now);
         self.written = self.written.saturating_add(bytes);
         let stamp = (self.written >= WATCHED).then(|| self.stamp(now))??;
         self.written = 0;
@@ -236,7 +245,9 @@ mod tests {
         assert!(transit.wrote(96, start).is_some());
         assert_eq!(transit.wrote(1 << 20, start + EVERY - MS), None);
         assert!(transit.wrote(1, start + EVERY).is_some());
-        assert_eq!(transit.wrote(WATCHED - 1, start + HOUR), None);
+        for second in 1..100 {
+            assert_eq!(transit.wrote(WATCHED - 1, start + EVERY + PAUSE * second), None);
+        }
     }
 
     #[test]
