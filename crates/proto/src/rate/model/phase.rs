@@ -141,7 +141,7 @@ impl RateModel {
                 };
                 // If chance has set it too high, this is how it comes down; a probe that carries more sets it right again.
                 self.estimate = self.estimate.map(|estimate| estimate.scaled(STILL_THERE));
-                // What the probe built goes again, with what it went on to build until it was noticed.
+                // What the probe built is to go again, with what it went on to build until that was noticed.
                 let built = lesson.stood.saturating_sub(self.usual.unwrap_or_default());
                 drain(built + PROBE_QUEUE * 2)
             }
@@ -169,7 +169,7 @@ impl RateModel {
         }
     }
 
-    /// A round trip that has a queue in it which was not there in the cruise.
+    /// Packets that take so much longer than the least stand in a queue that was not there in the cruise.
     fn risen(&self) -> Duration {
         self.usual.unwrap_or_default() + SEEN.max(self.packet_time().mul_f64(RISEN_PACKETS))
     }
